@@ -1,0 +1,18 @@
+//! How guest code runs. THE ONLY CRATE WITH `unsafe`.
+//!
+//! The seam: a [`Platform`] makes [`AddressSpace`]s and [`Context`]s; `Context::run` enters the guest
+//! and comes back with an [`Exit`]. Control flow is never an error value.
+//!
+//! Guest memory is one [`memory::MemoryFile`]; address spaces map pieces of it (or of a donated host
+//! file) with [`AsOp`]s.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod memory;
+pub mod registers;
+mod seam;
+
+pub use registers::{Registers, ThreadState};
+pub use seam::{
+    Access, AddressSpace, AsOp, Backing, Context, DEAD, Exit, Interrupter, LocalAnswers, OpBatch, Platform, Prot,
+    SyscallArgs, TextSource,
+};

@@ -1,0 +1,2 @@
+//! runsc.
+fn main() {}

@@ -1,0 +1,14 @@
+//! The Linux ABI as Rust types: what crosses the border between a guest and the kernel.
+//!
+//! No behaviour lives here. Numbers follow `include/uapi/` of Linux for x86-64.
+#![forbid(unsafe_code)]
+
+mod address;
+mod errno;
+pub mod limits;
+pub mod poll;
+pub mod signal;
+pub mod time;
+
+pub use address::{AddrRange, PAGE_SIZE, UserAddr, UserCStr, UserPtr, UserSlice};
+pub use errno::{Errno, SysResult};

@@ -1,0 +1,131 @@
+//! One task thread's place to sleep.
+
+use abi::Errno;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Until when to sleep: a point of the host's monotonic clock, or for ever.
+pub type Deadline = Option<Instant>;
+
+/// Why a sleep ended without the awaited event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockError {
+    /// A signal, a stop, a kill or a freeze wants the task.
+    Interrupted,
+    /// The deadline passed.
+    TimedOut,
+}
+
+const IDLE: u32 = 0;
+const NOTIFIED: u32 = 1;
+const SLEEPING: u32 = 2;
+
+/// A binary semaphore on a futex word: `unpark` before `park` is not lost.
+#[derive(Debug, Default)]
+pub struct Parker {
+    word: AtomicU32,
+}
+
+impl Parker {
+    /// A parker without a pending token.
+    #[must_use]
+    pub const fn new() -> Parker {
+        Parker { word: AtomicU32::new(IDLE) }
+    }
+
+    /// Leaves a token; wakes the sleeper if there is one.
+    pub fn unpark(&self) {
+        if self.word.swap(NOTIFIED, Ordering::Release) == SLEEPING {
+            // Only the owner thread sleeps here, so one wake is all.
+            let _ = rustix::thread::futex::wake(&self.word, rustix::thread::futex::Flags::PRIVATE, 1);
+        }
+    }
+
+    /// Takes a pending token without sleeping.
+    pub fn take(&self) -> bool {
+        self.word.compare_exchange(NOTIFIED, IDLE, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Sleeps until a token arrives (taken) or the deadline passes. Only the owner thread calls it.
+    pub fn park(&self, deadline: Deadline) -> Result<(), BlockError> {
+        loop {
+            if self.take() {
+                return Ok(());
+            }
+            if self.word.compare_exchange(IDLE, SLEEPING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            let timeout = match deadline {
+                None => None,
+                Some(at) => match at.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => Some(to_host(left)),
+                    _ => return self.expire(),
+                },
+            };
+            let slept = rustix::thread::futex::wait(
+                &self.word,
+                rustix::thread::futex::Flags::PRIVATE,
+                SLEEPING,
+                timeout.as_ref(),
+            );
+            if matches!(slept, Err(rustix::io::Errno::TIMEDOUT)) {
+                return self.expire();
+            }
+            // Woken, spurious or EINTR: fall back to IDLE unless a token is there.
+            let _ = self.word.compare_exchange(SLEEPING, IDLE, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    fn expire(&self) -> Result<(), BlockError> {
+        match self.word.swap(IDLE, Ordering::AcqRel) {
+            NOTIFIED => Ok(()),
+            _ => Err(BlockError::TimedOut),
+        }
+    }
+}
+
+fn to_host(left: Duration) -> rustix::time::Timespec {
+    rustix::time::Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    }
+}
+
+impl From<BlockError> for Errno {
+    /// The plain mapping; calls that restart look at the variant instead.
+    fn from(error: BlockError) -> Errno {
+        match error {
+            BlockError::Interrupted => Errno::EINTR,
+            BlockError::TimedOut => Errno::ETIMEDOUT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn token_before_park_is_kept() {
+        let parker = Parker::new();
+        parker.unpark();
+        assert_eq!(parker.park(None), Ok(()));
+    }
+
+    #[test]
+    fn deadline_passes() {
+        let parker = Parker::new();
+        let until = Instant::now() + Duration::from_millis(5);
+        assert_eq!(parker.park(Some(until)), Err(BlockError::TimedOut));
+    }
+
+    #[test]
+    fn wakes_across_threads() {
+        let parker = Arc::new(Parker::new());
+        let other = Arc::clone(&parker);
+        let thread = std::thread::spawn(move || other.park(None));
+        parker.unpark();
+        assert_eq!(thread.join().unwrap(), Ok(()));
+    }
+}
