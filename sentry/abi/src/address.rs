@@ -32,11 +32,11 @@ impl UserAddr {
         self.0 == 0
     }
     /// `self + n`, or `EFAULT` on wrap-around.
-    pub fn add(self, n: u64) -> SysResult<UserAddr> {
+    pub fn checked_add(self, n: u64) -> SysResult<UserAddr> {
         self.0.checked_add(n).map(UserAddr).ok_or(Errno::EFAULT)
     }
     /// `self - n`, or `EFAULT` below zero.
-    pub fn sub(self, n: u64) -> SysResult<UserAddr> {
+    pub fn checked_sub(self, n: u64) -> SysResult<UserAddr> {
         self.0.checked_sub(n).map(UserAddr).ok_or(Errno::EFAULT)
     }
     /// Rounded down to a page boundary.
@@ -166,7 +166,7 @@ impl<T> UserPtr<T> {
     pub fn index(self, index: u64) -> SysResult<UserPtr<T>> {
         let size = u64::try_from(size_of::<T>()).map_err(|_| Errno::EFAULT)?;
         let offset = index.checked_mul(size).ok_or(Errno::EFAULT)?;
-        Ok(UserPtr::new(self.addr.add(offset)?))
+        Ok(UserPtr::new(self.addr.checked_add(offset)?))
     }
 }
 impl<T> Clone for UserPtr<T> {
