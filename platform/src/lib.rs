@@ -13,6 +13,6 @@ mod seam;
 
 pub use registers::{Registers, ThreadState};
 pub use seam::{
-    Access, AddressSpace, AsOp, Backing, Context, DEAD, Exit, Interrupter, LocalAnswers, OpBatch, Platform, Prot,
-    SyscallArgs, TextSource,
+    Access, AddressSpace, AsOp, Backing, Context, DEAD, Exit, Interrupter, LocalAnswers, OpBatch, Platform,
+    Prot, SyscallArgs, TextSource,
 };

@@ -74,11 +74,21 @@ impl MemoryFile {
     }
     /// Scatter read from a host file straight into guest pages: `preadv2(fd, ranges, at)`; `at` of
     /// `None` uses the file's own position (pipes, sockets, ttys). Ranges are (offset, len) of this file.
-    pub fn read_from(&self, _fd: BorrowedFd<'_>, _at: Option<u64>, _ranges: &[(u64, usize)]) -> SysResult<usize> {
+    pub fn read_from(
+        &self,
+        _fd: BorrowedFd<'_>,
+        _at: Option<u64>,
+        _ranges: &[(u64, usize)],
+    ) -> SysResult<usize> {
         todo!()
     }
     /// Gather write to a host file straight from guest pages.
-    pub fn write_to(&self, _fd: BorrowedFd<'_>, _at: Option<u64>, _ranges: &[(u64, usize)]) -> SysResult<usize> {
+    pub fn write_to(
+        &self,
+        _fd: BorrowedFd<'_>,
+        _at: Option<u64>,
+        _ranges: &[(u64, usize)],
+    ) -> SysResult<usize> {
         todo!()
     }
 }

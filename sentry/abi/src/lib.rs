@@ -5,10 +5,13 @@
 
 mod address;
 mod errno;
+pub mod fs;
 pub mod limits;
 pub mod poll;
+mod restart;
 pub mod signal;
 pub mod time;
 
 pub use address::{AddrRange, PAGE_SIZE, UserAddr, UserCStr, UserPtr, UserSlice};
 pub use errno::{Errno, SysResult};
+pub use restart::{CallResult, Failure, Restart};

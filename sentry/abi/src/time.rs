@@ -57,7 +57,10 @@ impl Timespec {
     /// From a duration since an epoch; saturates at the year 292277026596.
     #[must_use]
     pub fn from_duration(value: Duration) -> Timespec {
-        Timespec { sec: i64::try_from(value.as_secs()).unwrap_or(i64::MAX), nsec: i64::from(value.subsec_nanos()) }
+        Timespec {
+            sec: i64::try_from(value.as_secs()).unwrap_or(i64::MAX),
+            nsec: i64::from(value.subsec_nanos()),
+        }
     }
 }
 

@@ -1,0 +1,77 @@
+//! What can stand behind a mapping.
+
+use abi::SysResult;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+/// Device and inode of a mapped object: /proc/pid/maps, and the key of shared futexes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct MappableId {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+}
+
+/// Why a page is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapUse {
+    /// To read or execute; also the source of a private copy.
+    Read,
+    /// A shared mapping that may be written: the object allocates holes and marks pages dirty.
+    SharedWrite,
+}
+
+/// Where the bytes of a mappable are, for `len` bytes from the asked offset on.
+#[derive(Clone, Debug)]
+pub enum Translation {
+    /// Contiguous pages of the memory file, owned by the object (it stays alive while mapped).
+    Memory {
+        /// Byte offset in the memory file.
+        offset: u64,
+        /// Contiguous bytes available, page aligned.
+        len: u64,
+    },
+    /// A hole: reads as zero; a `SharedWrite` never gets one.
+    Hole {
+        /// Bytes, page aligned.
+        len: u64,
+    },
+    /// A donated host file.
+    Host {
+        /// The descriptor, open for what `MapUse` asks.
+        fd: Arc<OwnedFd>,
+        /// Byte offset in it, page aligned.
+        offset: u64,
+        /// Contiguous bytes available, page aligned; the last page may be partly behind the end.
+        len: u64,
+    },
+}
+
+/// Implemented by address spaces: told when pages of an object go away (truncate, punch, seal).
+pub trait Invalidate: Send + Sync {
+    /// Pages `[offset, offset + len)` of the object are no longer what was mapped: unmap them; the next
+    /// touch faults again. With `keep_private`, private copies stay.
+    fn invalidate(&self, id: MappableId, offset: u64, len: u64);
+}
+
+/// A file (or shared-memory object) that can be mapped.
+pub trait Mappable: Send + Sync {
+    /// Identity; constant.
+    fn id(&self) -> MappableId;
+    /// Where the pages from `offset` on are, at most `len` bytes. `ENXIO` behind the end of the file
+    /// (SIGBUS to the guest), `ENOMEM`/`ENOSPC` when a page cannot be had.
+    fn translate(&self, offset: u64, len: u64, usage: MapUse) -> SysResult<Translation>;
+    /// Remembers a space that maps the object; registrations are counted per call.
+    fn mapped(&self, _space: &Weak<dyn Invalidate>) {}
+    /// Undoes one `mapped`.
+    fn unmapped(&self, _space: &Weak<dyn Invalidate>) {}
+    /// msync(2) of a range to stable storage.
+    fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {
+        Ok(())
+    }
+    /// The path /proc/pid/maps shows; `None` for anonymous shared memory.
+    fn name(&self) -> Option<Vec<u8>> {
+        None
+    }
+}
