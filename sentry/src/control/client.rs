@@ -1,0 +1,92 @@
+//! The runtime's end of the control socket.
+
+use super::message::{Answer, Ask, ControlError, ErrorKind, Reply, Request, receive, send};
+use super::{ControlResult, ExitStatus};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One connection to a sandbox.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    next: u64,
+    early: Vec<Reply>,
+}
+
+impl Client {
+    /// Over a connected socket.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Client {
+        Client { socket, next: 1, early: Vec::new() }
+    }
+
+    /// For poll(2): readable when an answer has come or the sandbox is gone.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends a request and does not wait; returns its number.
+    pub fn post(&mut self, body: Ask, fds: &[BorrowedFd<'_>]) -> ControlResult<u64> {
+        let number = self.next;
+        self.next += 1;
+        send(self.socket.as_fd(), &Request { number, body }, fds).map_err(lost)?;
+        Ok(number)
+    }
+
+    /// Waits for the answer to request `number`.
+    pub fn answer(&mut self, number: u64) -> ControlResult<Answer> {
+        if let Some(at) = self.early.iter().position(|reply| reply.number == number) {
+            return open(self.early.swap_remove(at).body);
+        }
+        loop {
+            let (reply, _) = receive::<Reply>(self.socket.as_fd()).map_err(lost)?.ok_or_else(gone)?;
+            if reply.number == number {
+                return open(reply.body);
+            }
+            self.early.push(reply);
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn ask(&mut self, body: Ask, fds: &[BorrowedFd<'_>]) -> ControlResult<Answer> {
+        let number = self.post(body, fds)?;
+        self.answer(number)
+    }
+
+    /// A request whose answer is only that it was done.
+    pub fn order(&mut self, body: Ask) -> ControlResult<()> {
+        match self.ask(body, &[])? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until the posted `Wait` of that number is answered.
+    pub fn ended(&mut self, number: u64) -> ControlResult<ExitStatus> {
+        match self.answer(number)? {
+            Answer::Ended { status } => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// What an answer of the wrong kind becomes.
+#[must_use]
+pub fn unexpected(answer: &Answer) -> ControlError {
+    ControlError::new(ErrorKind::Failed, format!("sandbox gave an unexpected answer: {answer:?}"))
+}
+
+fn open(answer: Answer) -> ControlResult<Answer> {
+    match answer {
+        Answer::Failed { error } => Err(error),
+        answer => Ok(answer),
+    }
+}
+
+fn lost(error: std::io::Error) -> ControlError {
+    ControlError::new(ErrorKind::NotRunning, format!("sandbox process is gone: {error}"))
+}
+
+fn gone() -> ControlError {
+    ControlError::new(ErrorKind::NotRunning, "sandbox process is gone: container not running")
+}

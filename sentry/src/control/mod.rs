@@ -1,0 +1,92 @@
+//! The control plane: how the runtime (`runsc`) drives the kernel.
+//!
+//! `spec` is what crosses, `message` how it crosses (JSON packets with descriptors over an AF_UNIX
+//! seqpacket socket), `server` the sentry's end, `client` the runtime's. The kernel implements
+//! [`SandboxControl`]; nothing here knows how.
+//!
+//! The peer of these sockets is our own runtime, reached through a directory that only its user may
+//! enter: a malformed message is an error to its sender, never a panic.
+
+pub mod client;
+pub mod message;
+pub mod server;
+pub mod spec;
+
+use spec::{ContainerSpec, ExecSpec};
+use std::os::fd::OwnedFd;
+
+pub use message::{ContainerStatus, ControlError, ErrorKind, ExitStatus, ProcessInfo, SignalTarget, Stats};
+
+/// What every control operation returns.
+pub type ControlResult<T> = Result<T, ControlError>;
+
+/// Runs once, on any thread, when the awaited process has ended. Must not block.
+pub type ExitNotice = Box<dyn FnOnce(ExitStatus) + Send>;
+
+/// The descriptors that come with a container or a process.
+#[derive(Debug, Default)]
+pub struct Donated {
+    /// Three files (standard input, output, error), or the one raw slave of a host terminal: see
+    /// [`spec::Stdio`].
+    pub stdio: Vec<OwnedFd>,
+    /// Descriptors 3 and up of the process (`--preserve-fds`).
+    pub preserved: Vec<OwnedFd>,
+    /// The connection to the container's gofer; never there for an exec.
+    pub gofer: Option<OwnedFd>,
+}
+
+/// The kernel as the runtime sees it. Every call may come from any thread.
+pub trait SandboxControl: Send + Sync {
+    /// Builds a container (mounts, namespaces, the loaded but not started program). Everything that can
+    /// fail does so here: a missing program is [`ErrorKind::ProgramNotFound`].
+    fn create_container(&self, spec: ContainerSpec, donated: Donated) -> ControlResult<()>;
+
+    /// Lets the container's first process run.
+    fn start(&self, container: &str) -> ControlResult<()>;
+
+    /// Starts another process in a running container; returns its pid in the sandbox's root pid namespace.
+    fn exec(&self, container: &str, spec: ExecSpec, donated: Donated) -> ControlResult<u32>;
+
+    /// Sends a signal. A container that has ended is [`ErrorKind::NotRunning`].
+    fn signal(&self, container: &str, target: SignalTarget, signal: u8) -> ControlResult<()>;
+
+    /// Calls `notice` when the container's first process (`pid` of `None`) or an exec'ed one has ended,
+    /// at once if it has already.
+    fn wait(&self, container: &str, pid: Option<u32>, notice: ExitNotice) -> ControlResult<()>;
+
+    /// Where the container stands.
+    fn status(&self, container: &str) -> ControlResult<ContainerStatus>;
+
+    /// Its processes, for `runsc ps`.
+    fn processes(&self, container: &str) -> ControlResult<Vec<ProcessInfo>>;
+
+    /// What it uses, for `runsc events`.
+    fn stats(&self, container: &str) -> ControlResult<Stats>;
+
+    /// Tells a process' terminal that its window may have changed (SIGWINCH): the size is read from the
+    /// donated slave.
+    fn resized(&self, container: &str, pid: Option<u32>) -> ControlResult<()>;
+
+    /// Kills whatever is left of a container and forgets it.
+    fn delete(&self, container: &str) -> ControlResult<()>;
+
+    /// Freezes all processes of the container.
+    fn pause(&self, _container: &str) -> ControlResult<()> {
+        Err(ControlError::unsupported("pause"))
+    }
+
+    /// Thaws them.
+    fn resume(&self, _container: &str) -> ControlResult<()> {
+        Err(ControlError::unsupported("resume"))
+    }
+
+    /// Switches the system call trace of the live sandbox.
+    fn trace(&self, _on: message::Switch) -> ControlResult<()> {
+        Err(ControlError::unsupported("strace of a running sandbox"))
+    }
+
+    /// Changes limits of a live container.
+    fn update(&self, _container: &str, _limits: spec::Limits) -> ControlResult<()> {
+        Err(ControlError::unsupported("update"))
+    }
+}

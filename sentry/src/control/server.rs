@@ -1,0 +1,207 @@
+//! The sentry's end of the control socket: one thread that sleeps in poll(2) until somebody speaks.
+//!
+//! The first connection is the one the sandbox was booted over: when it closes, the runtime's monitor is
+//! gone and the sandbox ends. A connection that created a container or started a process takes it along
+//! when it closes, so that nothing of ours outlives the process whose pid the caller knows.
+
+use super::message::{Answer, Ask, ControlError, ErrorKind, Reply, Request, SignalTarget, receive, send};
+use super::spec::Stdio;
+use super::{Donated, SandboxControl};
+use lock::Ranked;
+use lock::order::Leaf;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SocketFlags, accept_with};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+const SIGKILL: u8 = 9;
+
+/// Why [`serve`] returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The connection that the sandbox was booted over has closed.
+    OwnerGone,
+}
+
+/// A connection's sending half, shared with exit notices. The lock keeps packets of one message together.
+struct Sender {
+    socket: Arc<OwnedFd>,
+    busy: Ranked<Leaf, ()>,
+}
+
+struct Connection {
+    sender: Arc<Sender>,
+    /// Containers it created.
+    containers: Vec<String>,
+    /// Processes it started.
+    processes: Vec<(String, u32)>,
+}
+
+impl Connection {
+    fn new(socket: OwnedFd) -> Connection {
+        let sender = Arc::new(Sender { socket: Arc::new(socket), busy: Ranked::new(()) });
+        Connection { sender, containers: Vec::new(), processes: Vec::new() }
+    }
+}
+
+impl Sender {
+    fn reply(&self, number: u64, body: Answer) {
+        let _busy = self.busy.lock();
+        // A peer that is gone shows up as a hang-up in poll.
+        let _ = send(self.socket.as_fd(), &Reply { number, body }, &[]);
+    }
+}
+
+/// Serves until the owner is gone. `listener` takes further connections; `owner` is the first one, which
+/// owns `containers`.
+pub fn serve(
+    control: &Arc<dyn SandboxControl>,
+    listener: Option<OwnedFd>,
+    owner: OwnedFd,
+    containers: Vec<String>,
+) -> std::io::Result<Ended> {
+    let mut connections = vec![Connection::new(owner)];
+    if let Some(first) = connections.first_mut() {
+        first.containers = containers;
+    }
+    loop {
+        let ready = wait_ready(listener.as_ref(), &connections)?;
+        let mut closed = Vec::new();
+        for index in ready.speaking {
+            let Some(connection) = connections.get_mut(index) else { continue };
+            let socket = Arc::clone(&connection.sender.socket);
+            match receive::<Request>((*socket).as_fd()) {
+                Ok(Some((request, fds))) => handle(control, connection, request, fds),
+                Ok(None) => closed.push(index),
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    let error = ControlError::new(ErrorKind::Invalid, format!("control message: {error}"));
+                    connection.sender.reply(0, Answer::Failed { error });
+                    closed.push(index);
+                }
+                Err(_) => closed.push(index),
+            }
+        }
+        for index in closed.into_iter().rev() {
+            if index == 0 {
+                return Ok(Ended::OwnerGone);
+            }
+            abandon(control, connections.remove(index));
+        }
+        if ready.knocking
+            && let Some(listener) = &listener
+            && let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC)
+        {
+            connections.push(Connection::new(socket));
+        }
+    }
+}
+
+struct Ready {
+    knocking: bool,
+    speaking: Vec<usize>,
+}
+
+fn wait_ready(listener: Option<&OwnedFd>, connections: &[Connection]) -> std::io::Result<Ready> {
+    let mut fds: Vec<PollFd<'_>> =
+        connections.iter().map(|c| PollFd::new(&*c.sender.socket, PollFlags::IN)).collect();
+    if let Some(listener) = listener {
+        fds.push(PollFd::new(listener, PollFlags::IN));
+    }
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let speaking = fds.iter().take(connections.len()).enumerate();
+    let speaking = speaking.filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index).collect();
+    let knocking = fds.get(connections.len()).is_some_and(|fd| !fd.revents().is_empty());
+    Ok(Ready { knocking, speaking })
+}
+
+/// The peer is gone: what it owned goes too.
+fn abandon(control: &Arc<dyn SandboxControl>, connection: Connection) {
+    for (container, pid) in connection.processes {
+        let _ = control.signal(&container, SignalTarget::Process(pid), SIGKILL);
+    }
+    for container in connection.containers {
+        let _ = control.signal(&container, SignalTarget::All, SIGKILL);
+    }
+}
+
+fn handle(control: &Arc<dyn SandboxControl>, connection: &mut Connection, request: Request, fds: Vec<OwnedFd>) {
+    let number = request.number;
+    if let Ask::Wait { container, pid } = request.body {
+        let sender = Arc::clone(&connection.sender);
+        let notice = Box::new(move |status| sender.reply(number, Answer::Ended { status }));
+        if let Err(error) = control.wait(&container, pid, notice) {
+            connection.sender.reply(number, Answer::Failed { error });
+        }
+        return;
+    }
+    let answer = carry_out(control, connection, request.body, fds);
+    connection.sender.reply(number, answer.unwrap_or_else(|error| Answer::Failed { error }));
+}
+
+fn carry_out(
+    control: &Arc<dyn SandboxControl>,
+    connection: &mut Connection,
+    ask: Ask,
+    fds: Vec<OwnedFd>,
+) -> Result<Answer, ControlError> {
+    match ask {
+        Ask::Create { spec } => {
+            let donated = sort(fds, spec.process.stdio, spec.process.preserved, Gofer::Expected)?;
+            let id = spec.id.clone();
+            control.create_container(*spec, donated)?;
+            connection.containers.push(id);
+        }
+        Ask::Start { container } => control.start(&container)?,
+        Ask::Exec { container, spec } => {
+            let donated = sort(fds, spec.process.stdio, spec.process.preserved, Gofer::None)?;
+            let pid = control.exec(&container, *spec, donated)?;
+            connection.processes.push((container, pid));
+            return Ok(Answer::Started { pid });
+        }
+        Ask::Signal { container, target, signal } => control.signal(&container, target, signal)?,
+        Ask::Status { container } => return Ok(Answer::Status { status: control.status(&container)? }),
+        Ask::Processes { container } => return Ok(Answer::Processes { list: control.processes(&container)? }),
+        Ask::Stats { container } => return Ok(Answer::Stats { stats: control.stats(&container)? }),
+        Ask::Resized { container, pid } => control.resized(&container, pid)?,
+        Ask::Pause { container } => control.pause(&container)?,
+        Ask::Resume { container } => control.resume(&container)?,
+        Ask::Update { container, limits } => control.update(&container, limits)?,
+        Ask::Delete { container } => control.delete(&container)?,
+        Ask::Trace { to } => control.trace(to)?,
+        Ask::Wait { .. } => return Err(ControlError::new(ErrorKind::Invalid, "wait is answered elsewhere")),
+    }
+    Ok(Answer::Done)
+}
+
+/// Whether a gofer's connection is the last descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gofer {
+    /// It is.
+    Expected,
+    /// It is not.
+    None,
+}
+
+/// Sorts descriptors as they were sent: stdio, preserved, gofer.
+pub fn sort(fds: Vec<OwnedFd>, stdio: Stdio, preserved: u32, gofer: Gofer) -> Result<Donated, ControlError> {
+    let count = match stdio {
+        Stdio::Files => 3,
+        Stdio::Terminal => 1,
+    };
+    let preserved = usize::try_from(preserved).unwrap_or(usize::MAX);
+    let extra = usize::from(gofer == Gofer::Expected);
+    if preserved > super::message::MOST_FDS || fds.len() != count + preserved + extra {
+        let message = format!("control message with {} descriptors", fds.len());
+        return Err(ControlError::new(ErrorKind::Invalid, message));
+    }
+    let mut fds = fds.into_iter();
+    let stdio = fds.by_ref().take(count).collect();
+    let preserved = fds.by_ref().take(preserved).collect();
+    Ok(Donated { stdio, preserved, gofer: fds.next() })
+}
