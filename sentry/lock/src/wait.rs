@@ -86,6 +86,7 @@ impl WaitQueue {
         let mut targets: SmallVec<[Arc<dyn WakeTarget>; 4]> = SmallVec::new();
         let mut entries = self.entries.lock();
         let mut exclusive_told = None;
+        let mut dead = false;
         for (at, entry) in entries.iter().enumerate() {
             if !(entry.events | Events::ALWAYS).intersects(events) {
                 continue;
@@ -98,12 +99,19 @@ impl WaitQueue {
                 if entry.exclusive {
                     exclusive_told = Some(at);
                 }
+            } else {
+                dead = true;
             }
         }
         // Round robin among exclusive waiters.
         if let Some(at) = exclusive_told {
             let entry = entries.remove(at);
             entries.push(entry);
+        }
+        // An epoll instance that went away leaves its registrations behind.
+        if dead {
+            entries.retain(|e| e.target.strong_count() > 0);
+            self.count.store(entries.len(), std::sync::atomic::Ordering::SeqCst);
         }
         drop(entries);
         // Outside the lock: an epoll instance passes the event on to its own queue.

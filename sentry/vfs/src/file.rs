@@ -80,6 +80,23 @@ pub trait FileOps: Send + Sync {
     fn can_poll(&self) -> bool {
         true
     }
+    /// Whether a blocking write goes on until every byte is taken (pipes, stream sockets, terminals).
+    fn writes_whole(&self) -> bool {
+        false
+    }
+    /// Until when a blocking read (`IN`) or write (`OUT`) that began at `since` may sleep: SO_RCVTIMEO,
+    /// SO_SNDTIMEO, VTIME. Asked before each sleep.
+    fn io_deadline(&self, _events: Events, _since: std::time::Instant) -> lock::Deadline {
+        None
+    }
+    /// The read when `io_deadline` has passed; terminals give what there is.
+    fn read_expired(&self, _io: &Io<'_>, _dst: &mut dyn GuestSink, _by: &Caller<'_>) -> SysResult<usize> {
+        Err(Errno::EAGAIN)
+    }
+    /// Job control of an ioctl, asked before `ioctl`: may stop the caller and have the call restarted.
+    fn before_ioctl(&self, _request: u32, _by: &Caller<'_>) -> abi::CallResult<()> {
+        Ok(())
+    }
     /// Registers for events.
     fn register(&self, _entry: &Arc<WaitEntry>) {}
     /// Undoes `register`.
