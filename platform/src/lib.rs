@@ -11,6 +11,7 @@ pub mod host;
 pub mod memory;
 pub mod registers;
 mod seam;
+pub mod spawn;
 
 pub use registers::{Registers, ThreadState};
 pub use seam::{

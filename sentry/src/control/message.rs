@@ -4,7 +4,7 @@
 //! A packet is one byte (0: last, 1: more follow) and a piece of the message. A connection carries
 //! requests one way and answers, matched by number, the other; an answer to `Wait` comes when it comes.
 
-use super::spec::{BootConfig, ContainerSpec, ExecSpec, Limits};
+use super::spec::{BootConfig, ContainerSpec, Limits, ProcessSpec};
 use rustix::io::Errno as HostErrno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -53,7 +53,7 @@ pub enum Ask {
         /// Container id.
         container: String,
         /// The process.
-        spec: Box<ExecSpec>,
+        process: Box<ProcessSpec>,
     },
     /// Send a signal.
     Signal {

@@ -12,7 +12,7 @@ pub mod message;
 pub mod server;
 pub mod spec;
 
-use spec::{ContainerSpec, ExecSpec};
+use spec::{ContainerSpec, ProcessSpec};
 use std::os::fd::OwnedFd;
 
 pub use message::{ContainerStatus, ControlError, ErrorKind, ExitStatus, ProcessInfo, SignalTarget, Stats};
@@ -45,7 +45,7 @@ pub trait SandboxControl: Send + Sync {
     fn start(&self, container: &str) -> ControlResult<()>;
 
     /// Starts another process in a running container; returns its pid in the sandbox's root pid namespace.
-    fn exec(&self, container: &str, spec: ExecSpec, donated: Donated) -> ControlResult<u32>;
+    fn exec(&self, container: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32>;
 
     /// Sends a signal. A container that has ended is [`ErrorKind::NotRunning`].
     fn signal(&self, container: &str, target: SignalTarget, signal: u8) -> ControlResult<()>;

@@ -158,9 +158,9 @@ fn carry_out(
             connection.containers.push(id);
         }
         Ask::Start { container } => control.start(&container)?,
-        Ask::Exec { container, spec } => {
-            let donated = sort(fds, spec.process.stdio, spec.process.preserved, Gofer::None)?;
-            let pid = control.exec(&container, *spec, donated)?;
+        Ask::Exec { container, process } => {
+            let donated = sort(fds, process.stdio, process.preserved, Gofer::None)?;
+            let pid = control.exec(&container, *process, donated)?;
             connection.processes.push((container, pid));
             return Ok(Answer::Started { pid });
         }

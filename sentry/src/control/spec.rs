@@ -297,9 +297,6 @@ pub struct UserSpec {
     pub groups: Vec<u32>,
     /// umask(2); 022 when absent.
     pub umask: Option<u32>,
-    /// A user (and `:group`) by name, to be looked up in the container's `/etc/passwd` and `/etc/group`;
-    /// what it finds replaces the numbers above.
-    pub name: Option<String>,
 }
 
 /// One resource limit.
@@ -338,29 +335,4 @@ pub enum Stdio {
     /// of its own in front of it (line discipline, job control), shows it as `/dev/console` (container) or
     /// `/dev/pts/N` (exec), makes it the controlling terminal, and takes the window size from the slave.
     Terminal,
-}
-
-/// What `exec` adds to a process.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExecSpec {
-    /// The process.
-    pub process: ProcessSpec,
-    /// Fields that were not given and are taken from the container's first process.
-    pub inherit: Inherit,
-}
-
-/// See [`ExecSpec::inherit`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Inherit {
-    /// Environment (what `env` holds is put over it).
-    pub env: bool,
-    /// Working directory.
-    pub cwd: bool,
-    /// Credentials.
-    pub user: bool,
-    /// Capabilities (what `capabilities` holds is added).
-    pub capabilities: bool,
-    /// Resource limits.
-    pub rlimits: bool,
 }
