@@ -6,6 +6,7 @@
 mod address;
 mod errno;
 pub mod fs;
+pub mod ioctl;
 pub mod limits;
 pub mod poll;
 mod restart;

@@ -8,8 +8,11 @@
 pub mod attr;
 pub mod caller;
 pub mod cred;
+pub mod event;
 pub mod file;
 pub mod inode;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use attr::{Attr, AttrChange, FsStat, SetTime};
 pub use caller::{Blocker, Caller, TaskView, Waitable, realtime_now, wait_until};

@@ -1,0 +1,13 @@
+//! Files that are events: pipes, eventfd, timerfd, signalfd, epoll, inotify, and the timer thread.
+//!
+//! Constructors give open files; the descriptor flags (CLOEXEC) are the caller's business.
+
+pub mod anon;
+pub mod epoll;
+pub mod eventfd;
+pub mod inotify;
+pub mod pipe;
+pub mod ring;
+pub mod signalfd;
+pub mod timer;
+pub mod timerfd;
