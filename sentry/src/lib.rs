@@ -1,3 +1,15 @@
-//! Placeholder.
+//! The kernel that guests see.
+//!
+//! A [`kernel::Kernel`] holds all of one sandbox; each guest thread is a [`task`] on a host thread of its
+//! own, whose loop runs guest code through `platform` and answers its system calls (`syscalls`).
+#![forbid(unsafe_code)]
 
 pub mod control;
+pub mod files;
+pub mod kernel;
+pub mod namespace;
+pub mod process;
+pub mod signal;
+pub mod strace;
+pub mod syscalls;
+pub mod task;

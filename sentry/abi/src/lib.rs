@@ -5,14 +5,18 @@
 
 mod address;
 mod errno;
+mod fd;
 pub mod fs;
 pub mod ioctl;
 pub mod limits;
 pub mod poll;
 mod restart;
+pub mod siginfo;
 pub mod signal;
+pub mod system;
 pub mod time;
 
 pub use address::{AddrRange, PAGE_SIZE, UserAddr, UserCStr, UserPtr, UserSlice};
 pub use errno::{Errno, SysResult};
+pub use fd::{DirFd, Fd};
 pub use restart::{CallResult, Failure, Restart};

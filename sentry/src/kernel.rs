@@ -1,0 +1,87 @@
+//! The kernel of one sandbox: what all its tasks share, and nothing else.
+//!
+//! Every object hangs off [`Kernel`] and is described by data, so that it can be saved and made again.
+
+use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
+use crate::process::pid::PidNs;
+use crate::process::tree::ProcessTree;
+use crate::strace::SyscallTrace;
+use abi::SysResult;
+use lock::Ranked;
+use lock::order::PidTable;
+use platform::Platform;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vfs::UserNamespace;
+
+/// One sandbox's kernel.
+pub struct Kernel {
+    /// How guest code runs.
+    pub platform: Arc<dyn Platform>,
+    /// Threads, processes, groups, sessions.
+    pub tree: Ranked<PidTable, ProcessTree>,
+    /// The sandbox's first namespaces.
+    pub root: RootNamespaces,
+    /// When the sandbox started.
+    pub boot: BootClock,
+    /// `--strace`.
+    pub trace: SyscallTrace,
+    /// What the guest is told about the machine.
+    pub machine: Machine,
+}
+
+/// The namespaces that the sandbox starts with.
+#[derive(Debug)]
+pub struct RootNamespaces {
+    /// User ids.
+    pub user: Arc<UserNamespace>,
+    /// Process ids.
+    pub pid: Arc<PidNs>,
+    /// The others.
+    pub proxy: Arc<NsProxy>,
+}
+
+/// Start of the sandbox's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct BootClock {
+    /// On the host's monotonic clock.
+    pub started: Instant,
+    /// On the real-time clock, since the epoch.
+    pub realtime: Duration,
+}
+
+/// Facts about the machine that guests are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Processors.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Kernel {
+    /// A kernel without processes.
+    pub fn new(platform: Arc<dyn Platform>, machine: Machine) -> SysResult<Arc<Kernel>> {
+        let user = UserNamespace::initial(next_ino());
+        let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
+        let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };
+        let uts = UtsNs::new(Arc::clone(&user), names);
+        let proxy = Arc::new(NsProxy { uts, pid_for_children: Arc::clone(&pid) });
+        let now = vfs::realtime_now();
+        let realtime = now.to_duration().unwrap_or_default();
+        Ok(Arc::new(Kernel {
+            platform,
+            tree: Ranked::new(ProcessTree::default()),
+            root: RootNamespaces { user, pid, proxy },
+            boot: BootClock { started: Instant::now(), realtime },
+            trace: SyscallTrace::default(),
+            machine,
+        }))
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.platform.name())
+    }
+}

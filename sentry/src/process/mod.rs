@@ -1,0 +1,176 @@
+//! Processes: thread groups, process groups, sessions, parents and children.
+//!
+//! `tree` is the shape (rank `PidTable`); [`Process`] is one thread group (rank `ProcessState`), which
+//! never looks at the tree while its own lock is held.
+
+pub mod limits;
+pub mod pid;
+pub mod tree;
+
+use crate::signal::Pending;
+use crate::task::TaskShared;
+use limits::Limits;
+use lock::order::{ProcessState, SignalPending, TaskState};
+use lock::{Ranked, WaitQueue};
+use pid::Pid;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::time::Instant;
+
+/// A thread group.
+pub struct Process {
+    /// Thread group id; constant.
+    pub pid: Arc<Pid>,
+    /// Threads, exit and stop.
+    pub state: Ranked<ProcessState, GroupState>,
+    /// Signals for the process as a whole.
+    pub pending: Ranked<SignalPending, Pending>,
+    /// Queued signal instances, against RLIMIT_SIGPENDING.
+    pub queued_signals: AtomicUsize,
+    /// Resource limits.
+    pub limits: Ranked<TaskState, Limits>,
+    /// A child changed (wait4), or a thread waits for such.
+    pub child_events: WaitQueue,
+    /// Its own exit (pidfd).
+    pub exit_events: WaitQueue,
+    /// Marks that are read without a lock.
+    pub marks: Marks,
+    /// CPU time of threads that are gone, and of waited-for children.
+    pub times: Times,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// Marks of a process.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// It has called execve since it was forked (setpgid: EACCES).
+    pub has_executed: AtomicBool,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: AtomicBool,
+    /// PR_SET_DUMPABLE says 0.
+    pub undumpable: AtomicBool,
+    /// Value of `/proc/pid/oom_score_adj`, biased by 1000.
+    pub oom_score_adj: AtomicU64,
+}
+
+/// CPU time in nanoseconds, and counts.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// User time of threads that have exited.
+    pub user_ns: AtomicU64,
+    /// System time of threads that have exited.
+    pub system_ns: AtomicU64,
+    /// User time of children that were waited for.
+    pub children_user_ns: AtomicU64,
+    /// System time of children that were waited for.
+    pub children_system_ns: AtomicU64,
+}
+
+/// Threads and state of a thread group.
+#[derive(Default)]
+pub struct GroupState {
+    /// Live threads and, first, the leader (also when it has exited before the others).
+    pub threads: Vec<Arc<TaskShared>>,
+    /// Threads that have not exited.
+    pub live: usize,
+    /// Wait status once the whole group must exit.
+    pub exiting: Option<WaitStatus>,
+    /// The thread that runs execve and waits for the others to die.
+    pub exec: Option<u32>,
+    /// Job control.
+    pub stop: StopState,
+}
+
+/// Job control of a process.
+#[derive(Debug, Default)]
+pub struct StopState {
+    /// Signal that stops it, while it is stopping or stopped.
+    pub signal: Option<abi::signal::Signal>,
+    /// Threads that have yet to stop.
+    pub pending: usize,
+    /// All threads have stopped.
+    pub stopped: bool,
+    /// The stop was not yet waited for.
+    pub report_stop: bool,
+    /// A continue was not yet waited for.
+    pub report_continue: bool,
+}
+
+/// A wait status (wait(2)) as the kernel keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WaitStatus(pub u32);
+
+impl WaitStatus {
+    /// exit(2) with `code`.
+    #[must_use]
+    pub fn exited(code: i32) -> WaitStatus {
+        WaitStatus((code.cast_unsigned() & 0xff) << 8)
+    }
+    /// Killed by a signal.
+    #[must_use]
+    pub fn killed(signal: abi::signal::Signal) -> WaitStatus {
+        WaitStatus(u32::from(signal.number()))
+    }
+    /// Killed by a signal that dumps core.
+    #[must_use]
+    pub fn dumped(signal: abi::signal::Signal) -> WaitStatus {
+        WaitStatus(u32::from(signal.number()) | 0x80)
+    }
+    /// Stopped by a signal.
+    #[must_use]
+    pub fn stopped(signal: abi::signal::Signal) -> WaitStatus {
+        WaitStatus((u32::from(signal.number()) << 8) | 0x7f)
+    }
+    /// Continued.
+    pub const CONTINUED: WaitStatus = WaitStatus(0xffff);
+
+    /// `si_code` and `si_status` of the SIGCHLD for an exit.
+    #[must_use]
+    pub fn exit_info(self) -> (i32, i32) {
+        use abi::siginfo::code;
+        let low = self.0 & 0x7f;
+        if low == 0 {
+            (code::CLD_EXITED, i32::try_from((self.0 >> 8) & 0xff).unwrap_or(0))
+        } else if self.0 & 0x80 != 0 {
+            (code::CLD_DUMPED, i32::try_from(low).unwrap_or(0))
+        } else {
+            (code::CLD_KILLED, i32::try_from(low).unwrap_or(0))
+        }
+    }
+}
+
+impl Process {
+    /// A process without threads.
+    #[must_use]
+    pub fn new(pid: Arc<Pid>, limits: Limits) -> Arc<Process> {
+        Arc::new(Process {
+            pid,
+            state: Ranked::new(GroupState::default()),
+            pending: Ranked::new(Pending::default()),
+            queued_signals: AtomicUsize::new(0),
+            limits: Ranked::new(limits),
+            child_events: WaitQueue::new(),
+            exit_events: WaitQueue::new(),
+            marks: Marks::default(),
+            times: Times::default(),
+            started: Instant::now(),
+        })
+    }
+    /// A copy of the thread list.
+    #[must_use]
+    pub fn threads(&self) -> Vec<Arc<TaskShared>> {
+        self.state.lock().threads.clone()
+    }
+    /// The leader, or the longest-living thread.
+    #[must_use]
+    pub fn leader(&self) -> Option<Arc<TaskShared>> {
+        self.state.lock().threads.first().cloned()
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Process({:?})", self.pid)
+    }
+}

@@ -1,0 +1,9 @@
+//! Signals (signal(7)): actions, pending queues, sending, delivery.
+//!
+//! Ranks: `SignalHandlers`, then `SignalPending`. Who sends never waits for who receives.
+
+pub mod handlers;
+pub mod pending;
+
+pub use handlers::{Disposition, SignalHandlers};
+pub use pending::Pending;

@@ -1,0 +1,11 @@
+//! System calls: `table` lists them, `dispatch` runs them, one folder per family implements them.
+
+pub mod args;
+pub mod dispatch;
+pub mod table;
+#[macro_use]
+pub mod trace;
+
+pub mod fs;
+pub mod process;
+pub mod system;

@@ -1,0 +1,3 @@
+//! Processes and threads.
+
+pub mod ids;

@@ -1,0 +1,3 @@
+//! The system as a whole: names, limits, information.
+
+pub mod uname;

@@ -1,0 +1,75 @@
+//! What a system call handler gets.
+
+use super::memory::{GuestMemoryExt, MemoryManager};
+use super::{FsContext, TaskOwned, TaskShared};
+use crate::files::FdTable;
+use crate::kernel::Kernel;
+use abi::{SysResult, UserCStr, UserPtr};
+use platform::Context;
+use std::sync::Arc;
+use vfs::{Caller, Credentials};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// The calling task, for the time of one call.
+pub struct Cx<'a> {
+    /// What others may touch.
+    pub shared: &'a Arc<TaskShared>,
+    /// What only this thread touches.
+    pub owned: &'a mut TaskOwned,
+    /// The guest thread's registers.
+    pub context: &'a mut dyn Context,
+}
+
+impl Cx<'_> {
+    /// The sandbox's kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.shared.kernel
+    }
+    /// The address space.
+    #[must_use]
+    pub fn mm(&self) -> &Arc<MemoryManager> {
+        &self.owned.mm
+    }
+    /// The descriptor table.
+    #[must_use]
+    pub fn files(&self) -> &Arc<FdTable> {
+        &self.owned.files
+    }
+    /// Root, working directory, umask.
+    #[must_use]
+    pub fn fs(&self) -> &Arc<FsContext> {
+        &self.owned.fs
+    }
+    /// Credentials.
+    #[must_use]
+    pub fn cred(&self) -> &Arc<Credentials> {
+        &self.owned.cred
+    }
+    /// The caller, as file operations know it.
+    #[must_use]
+    pub fn caller(&self) -> Caller<'_> {
+        Caller {
+            cred: &self.owned.cred,
+            blocker: &**self.shared,
+            task: &**self.shared,
+            umask: self.owned.fs.umask(),
+        }
+    }
+    /// Copies one structure in.
+    pub fn read<T: FromBytes>(&self, ptr: UserPtr<T>) -> SysResult<T> {
+        self.owned.mm.read_obj(ptr)
+    }
+    /// Copies one structure out.
+    pub fn write<T: IntoBytes + Immutable>(&self, ptr: UserPtr<T>, value: &T) -> SysResult<()> {
+        self.owned.mm.write_obj(ptr, value)
+    }
+    /// Copies one structure out, unless the pointer is NULL.
+    pub fn write_if<T: IntoBytes + Immutable>(&self, ptr: UserPtr<T>, value: &T) -> SysResult<()> {
+        if ptr.is_null() { Ok(()) } else { self.write(ptr, value) }
+    }
+    /// A path argument; `ENAMETOOLONG` beyond PATH_MAX.
+    pub fn path(&self, path: UserCStr) -> SysResult<Vec<u8>> {
+        self.owned.mm.read_cstr(path, abi::limits::PATH_MAX)
+    }
+}

@@ -1,0 +1,17 @@
+//! Threads of guests.
+//!
+//! [`TaskShared`] is what others may touch, in an `Arc`; [`TaskOwned`] belongs to the thread's own host
+//! thread and is passed by `&mut`, with its own copies of memory, descriptor table, file-system context
+//! and credentials, so that hot paths take no lock. [`Cx`] is both, and the platform's context, for the
+//! time of one system call.
+
+mod context;
+pub mod fs_context;
+pub mod memory;
+mod owned;
+mod shared;
+
+pub use context::Cx;
+pub use fs_context::FsContext;
+pub use owned::TaskOwned;
+pub use shared::{Published, RunMode, TaskShared, Work};

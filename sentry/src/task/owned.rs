@@ -1,0 +1,88 @@
+//! What only the task's own thread touches.
+
+use super::memory::MemoryManager;
+use super::{FsContext, Published, TaskShared};
+use crate::files::FdTable;
+use crate::namespace::NsProxy;
+use crate::process::pid::Pid;
+use crate::signal::SignalHandlers;
+use abi::UserAddr;
+use abi::siginfo::StackT;
+use abi::signal::SigSet;
+use std::sync::Arc;
+use vfs::Credentials;
+
+/// Owner-only state of a task.
+pub struct TaskOwned {
+    /// Address space.
+    pub mm: Arc<MemoryManager>,
+    /// Descriptor table.
+    pub files: Arc<FdTable>,
+    /// Root, working directory, umask.
+    pub fs: Arc<FsContext>,
+    /// Credentials.
+    pub cred: Arc<Credentials>,
+    /// Namespaces.
+    pub ns: Arc<NsProxy>,
+    /// Thread id.
+    pub pid: Arc<Pid>,
+    /// Program name, NUL padded (`TASK_COMM_LEN`).
+    pub comm: [u8; 16],
+    /// Signal state.
+    pub signal: OwnedSignal,
+    /// Addresses registered with the kernel.
+    pub registered: Registered,
+    /// The call set the registers itself.
+    pub keep_registers: bool,
+    /// no_new_privs.
+    pub no_new_privs: bool,
+}
+
+/// Signal state of a thread that only it changes.
+pub struct OwnedSignal {
+    /// Actions of the thread group.
+    pub handlers: Arc<SignalHandlers>,
+    /// Mask to put back after the handler that interrupts sigsuspend, ppoll and their like.
+    pub saved_mask: Option<SigSet>,
+    /// sigaltstack(2).
+    pub altstack: StackT,
+}
+
+/// Guest addresses that the kernel writes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registered {
+    /// Zeroed and woken on exit (set_tid_address, CLONE_CHILD_CLEARTID).
+    pub clear_child_tid: UserAddr,
+    /// set_robust_list(2).
+    pub robust_list: UserAddr,
+    /// rseq(2): address, length and signature.
+    pub rseq: Option<(UserAddr, u32, u32)>,
+}
+
+impl TaskOwned {
+    /// The program's name as text.
+    #[must_use]
+    pub fn comm_text(&self) -> String {
+        comm_text(&self.comm)
+    }
+    /// Shows others what this thread now uses. Called after each change of the shared copies.
+    pub fn publish(&self, shared: &TaskShared) {
+        *shared.published.lock() = Published {
+            comm: self.comm,
+            cred: Arc::clone(&self.cred),
+            mm: Some(Arc::clone(&self.mm)),
+            files: Some(Arc::clone(&self.files)),
+            fs: Some(Arc::clone(&self.fs)),
+            ns: Arc::clone(&self.ns),
+            handlers: Arc::clone(&self.signal.handlers),
+            pid: Arc::clone(&self.pid),
+        };
+    }
+}
+
+/// A program name as text.
+#[must_use]
+pub(super) fn comm_text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,276 @@
+//! What other threads may touch of a task.
+
+use super::memory::MemoryManager;
+use super::{FsContext, owned};
+use crate::files::FdTable;
+use crate::kernel::Kernel;
+use crate::namespace::NsProxy;
+use crate::process::Process;
+use crate::process::limits::Resource;
+use crate::process::pid::Pid;
+use crate::signal::{Pending, SignalHandlers};
+use abi::poll::Events;
+use abi::signal::Signal;
+use lock::order::{Leaf, SignalPending, TaskState};
+use lock::{BlockError, Deadline, Parker, Ranked, WakeTarget};
+use platform::Interrupter;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use vfs::{Blocker, Credentials, TaskView};
+
+bitflags::bitflags! {
+    /// Why a task must leave the guest or its sleep.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Work: u32 {
+        /// An unblocked signal may be pending.
+        const SIGNAL = 1;
+        /// The thread must exit.
+        const KILL = 2;
+        /// The process stops.
+        const STOP = 4;
+        /// A tracer wants it.
+        const TRACE = 8;
+        /// The container is paused.
+        const FREEZE = 16;
+    }
+}
+
+/// Where a task is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunMode {
+    /// In the kernel.
+    Kernel,
+    /// In guest code (or about to enter it).
+    Guest,
+    /// Sleeping, interruptible.
+    Sleeping,
+    /// Stopped by job control.
+    Stopped,
+    /// Stopped for its tracer.
+    Traced,
+    /// Exited, not yet reaped.
+    Dead,
+}
+
+impl RunMode {
+    fn number(self) -> u8 {
+        match self {
+            RunMode::Kernel => 0,
+            RunMode::Guest => 1,
+            RunMode::Sleeping => 2,
+            RunMode::Stopped => 3,
+            RunMode::Traced => 4,
+            RunMode::Dead => 5,
+        }
+    }
+    /// The letter of /proc/pid/stat.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            RunMode::Kernel | RunMode::Guest => 'R',
+            RunMode::Sleeping => 'S',
+            RunMode::Stopped => 'T',
+            RunMode::Traced => 't',
+            RunMode::Dead => 'Z',
+        }
+    }
+}
+
+/// Copies of what a task uses, for /proc and for other tasks.
+#[derive(Clone)]
+pub struct Published {
+    /// Program name.
+    pub comm: [u8; 16],
+    /// Credentials.
+    pub cred: Arc<Credentials>,
+    /// Address space; `None` after exit.
+    pub mm: Option<Arc<MemoryManager>>,
+    /// Descriptor table; `None` after exit.
+    pub files: Option<Arc<FdTable>>,
+    /// Root and working directory; `None` after exit.
+    pub fs: Option<Arc<FsContext>>,
+    /// Namespaces.
+    pub ns: Arc<NsProxy>,
+    /// Signal actions.
+    pub handlers: Arc<SignalHandlers>,
+    /// Thread id.
+    pub pid: Arc<Pid>,
+}
+
+impl Published {
+    /// The program's name as text.
+    #[must_use]
+    pub fn comm_text(&self) -> String {
+        owned::comm_text(&self.comm)
+    }
+}
+
+/// A thread of a guest, as others see it.
+pub struct TaskShared {
+    /// The sandbox's kernel.
+    pub kernel: Arc<Kernel>,
+    /// Its process.
+    pub process: Arc<Process>,
+    /// Copies of what it uses.
+    pub published: Ranked<TaskState, Published>,
+    /// Signals for this thread alone.
+    pub pending: Ranked<SignalPending, Pending>,
+    /// Blocked signals: written by the thread, read by senders.
+    mask: AtomicU64,
+    tid: AtomicU32,
+    work: AtomicU32,
+    mode: AtomicU8,
+    parker: Parker,
+    interrupter: Ranked<Leaf, Option<Arc<dyn Interrupter>>>,
+    me: Weak<TaskShared>,
+}
+
+impl TaskShared {
+    /// A task that does not run yet.
+    #[must_use]
+    pub fn new(kernel: Arc<Kernel>, process: Arc<Process>, published: Published, mask: u64) -> Arc<TaskShared> {
+        let tid = published.pid.root();
+        Arc::new_cyclic(|me| TaskShared {
+            kernel,
+            process,
+            published: Ranked::new(published),
+            pending: Ranked::new(Pending::default()),
+            mask: AtomicU64::new(mask),
+            tid: AtomicU32::new(tid),
+            work: AtomicU32::new(0),
+            mode: AtomicU8::new(RunMode::Kernel.number()),
+            parker: Parker::new(),
+            interrupter: Ranked::new(None),
+            me: Weak::clone(me),
+        })
+    }
+    /// Number in the root pid namespace.
+    #[must_use]
+    pub fn tid(&self) -> u32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+    /// execve(2) by a thread that is not the leader gives it the leader's id.
+    pub fn set_tid(&self, tid: u32) {
+        self.tid.store(tid, Ordering::Relaxed);
+    }
+    /// Blocked signals.
+    #[must_use]
+    pub fn mask(&self) -> abi::signal::SigSet {
+        abi::signal::SigSet(self.mask.load(Ordering::SeqCst))
+    }
+    /// Only by the thread itself (see `signal::set_mask`, which looks for signals that become ready).
+    pub fn store_mask(&self, mask: abi::signal::SigSet) {
+        self.mask.store(mask.0, Ordering::SeqCst);
+    }
+    /// What the task has to do before it goes on.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        Work::from_bits_retain(self.work.load(Ordering::SeqCst))
+    }
+    /// Gives it work and gets it out of the guest or its sleep.
+    pub fn kick(&self, work: Work) {
+        self.work.fetch_or(work.bits(), Ordering::SeqCst);
+        if self.mode.load(Ordering::SeqCst) == RunMode::Guest.number() {
+            let interrupter = self.interrupter.lock().clone();
+            if let Some(interrupter) = interrupter {
+                interrupter.interrupt();
+            }
+        } else {
+            self.parker.unpark();
+        }
+    }
+    /// Takes work off.
+    pub fn clear_work(&self, work: Work) {
+        self.work.fetch_and(!work.bits(), Ordering::SeqCst);
+    }
+    /// Says where the task is. Only the thread itself calls it.
+    pub fn set_mode(&self, mode: RunMode) {
+        self.mode.store(mode.number(), Ordering::SeqCst);
+    }
+    /// Where the task is.
+    #[must_use]
+    pub fn mode(&self) -> RunMode {
+        match self.mode.load(Ordering::Relaxed) {
+            0 => RunMode::Kernel,
+            1 => RunMode::Guest,
+            2 => RunMode::Sleeping,
+            3 => RunMode::Stopped,
+            4 => RunMode::Traced,
+            _ => RunMode::Dead,
+        }
+    }
+    /// How to get it out of the guest; set by the thread itself.
+    pub fn set_interrupter(&self, interrupter: Arc<dyn Interrupter>) {
+        *self.interrupter.lock() = Some(interrupter);
+    }
+    /// The place where it sleeps.
+    #[must_use]
+    pub fn parker(&self) -> &Parker {
+        &self.parker
+    }
+    /// An owned reference to itself.
+    #[must_use]
+    pub fn myself(&self) -> Option<Arc<TaskShared>> {
+        self.me.upgrade()
+    }
+}
+
+impl WakeTarget for TaskShared {
+    fn wake(&self, _events: Events) {
+        self.parker.unpark();
+    }
+}
+
+impl Blocker for TaskShared {
+    fn target(&self) -> Weak<dyn WakeTarget> {
+        let me: Weak<TaskShared> = Weak::clone(&self.me);
+        me
+    }
+    fn block(&self, deadline: Deadline) -> Result<(), BlockError> {
+        if !self.work().is_empty() {
+            return Err(BlockError::Interrupted);
+        }
+        self.set_mode(RunMode::Sleeping);
+        let result = self.parker.park(deadline);
+        self.set_mode(RunMode::Kernel);
+        result
+    }
+}
+
+impl TaskView for TaskShared {
+    fn tgid(&self) -> u32 {
+        self.process.pid.root()
+    }
+    fn tid(&self) -> u32 {
+        self.tid()
+    }
+    fn pgid(&self) -> u32 {
+        self.kernel.tree.lock().node(self.process.pid.root()).map_or(0, |node| node.pgid.root())
+    }
+    fn sid(&self) -> u32 {
+        self.kernel.tree.lock().node(self.process.pid.root()).map_or(0, |node| node.sid.root())
+    }
+    fn pgrp_is_orphaned(&self) -> bool {
+        let tree = self.kernel.tree.lock();
+        tree.node(self.process.pid.root()).is_none_or(|node| tree.is_orphaned(node.pgid.root()))
+    }
+    fn blocks_or_ignores(&self, signal: Signal) -> bool {
+        let handlers = Arc::clone(&self.published.lock().handlers);
+        self.mask().contains(signal) || handlers.get(signal).handler == abi::siginfo::SigAction::IGN
+    }
+    fn raise(&self, _signal: Signal) {}
+    fn signal_pgrp(&self, _pgid: u32, _signal: Signal) {}
+    fn signal_process(&self, _tgid: u32, _signal: Signal) {}
+    fn pgrp_in_session(&self, pgid: u32, sid: u32) -> bool {
+        self.kernel.tree.lock().group(pgid).any(|node| node.sid.root() == sid)
+    }
+    fn file_size_limit(&self) -> u64 {
+        self.process.limits.lock().get(Resource::Fsize).soft
+    }
+}
+
+impl std::fmt::Debug for TaskShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Task({})", self.tid())
+    }
+}
