@@ -182,9 +182,20 @@ pub trait AddressSpace: Send + Sync {
     /// Like `apply`, but a backend may postpone the work until the calling thread's own context in this
     /// address space next runs (the operations then ride on the reply). Other guest threads may see the
     /// old state until then. A failure then shows as a fault or `Died`.
+    ///
+    /// Batches of one address space take effect in the order in which they were handed over, whichever thread
+    /// did it and through whichever of the two methods: a postponed batch is carried out before any later one.
     fn apply_on_resume(&self, batch: OpBatch) {
         // A failure here is a dead stub or a missing mapping: the guest's next touch reports it.
         let _ = self.apply(batch);
+    }
+
+    /// The kernel needs this address space no more: nothing in it will run again. `then` runs once no
+    /// thread of the stub can touch a mapped page any longer (the stub is dead, or wiped for re-use).
+    fn retire(&self, range: AddrRange, then: Box<dyn FnOnce() + Send>) {
+        let ops = smallvec::smallvec![AsOp::Unmap { range }];
+        // A dead stub drops the batch, which runs `then` as well.
+        let _ = self.apply(OpBatch { ops, then: Some(then) });
     }
 
     /// A new guest thread in this address space, starting from `state`.

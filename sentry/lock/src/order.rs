@@ -45,6 +45,7 @@ ranks! {
     NetStack = 420, "Ports, routes and queues of one network stack.";
     Tty = 440, "One terminal: line discipline and queues.";
     FileObject = 450, "Inner state of pipes, eventfds, timers and their like.";
+    FileWrite = 460, "Serialises writes and size changes of one in-memory file.";
     MmLayout = 500, "The VMAs of one address space.";
     MmPages = 510, "Resident pages of one address space.";
     FileData = 520, "Page index of a tmpfs file or other mappable.";

@@ -37,6 +37,14 @@ pub trait GuestSource {
     fn drain_to_fd(&mut self, fd: BorrowedFd<'_>, at: Option<u64>, max: usize) -> SysResult<usize>;
 }
 
+/// A guest address space as ioctl handlers and socket options see it; the manager implements it.
+pub trait GuestMemory: Send + Sync {
+    /// Copies in; `EFAULT` unless all of it could be read.
+    fn read(&self, addr: abi::UserAddr, buf: &mut [u8]) -> SysResult<()>;
+    /// Copies out; `EFAULT` unless all of it could be written.
+    fn write(&self, addr: abi::UserAddr, bytes: &[u8]) -> SysResult<()>;
+}
+
 /// A kernel buffer as a sink: grows up to `limit` bytes.
 #[derive(Debug)]
 pub struct VecSink {
@@ -88,6 +96,63 @@ impl GuestSink for VecSink {
         let done = *got.as_ref().unwrap_or(&0);
         self.bytes.truncate(start.saturating_add(done));
         got.map_err(|e| abi::Errno::from_raw(e.raw_os_error()))
+    }
+}
+
+/// A kernel buffer of fixed size as a sink.
+#[derive(Debug)]
+pub struct SliceSink<'a> {
+    buf: &'a mut [u8],
+    filled: usize,
+}
+
+impl<'a> SliceSink<'a> {
+    /// Fills `buf` from its start.
+    #[must_use]
+    pub fn new(buf: &'a mut [u8]) -> SliceSink<'a> {
+        SliceSink { buf, filled: 0 }
+    }
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        let n = len.min(self.remaining());
+        let start = self.filled;
+        self.buf.get_mut(start..start.saturating_add(n)).unwrap_or_default()
+    }
+}
+
+impl GuestSink for SliceSink<'_> {
+    fn remaining(&self) -> usize {
+        self.buf.len().saturating_sub(self.filled)
+    }
+    fn put(&mut self, bytes: &[u8]) -> SysResult<usize> {
+        let room = self.room(bytes.len());
+        let n = room.len();
+        room.copy_from_slice(bytes.get(..n).unwrap_or_default());
+        self.filled = self.filled.saturating_add(n);
+        Ok(n)
+    }
+    fn put_pages(&mut self, memory: &MemoryFile, offset: u64, len: usize) -> SysResult<usize> {
+        let room = self.room(len);
+        let n = room.len();
+        memory.read(offset, room)?;
+        self.filled = self.filled.saturating_add(n);
+        Ok(n)
+    }
+    fn put_zeros(&mut self, len: usize) -> SysResult<usize> {
+        let room = self.room(len);
+        let n = room.len();
+        room.fill(0);
+        self.filled = self.filled.saturating_add(n);
+        Ok(n)
+    }
+    fn fill_from_fd(&mut self, fd: BorrowedFd<'_>, at: Option<u64>, max: usize) -> SysResult<usize> {
+        let room = self.room(max);
+        let n = match at {
+            Some(at) => rustix::io::pread(fd, &mut *room, at),
+            None => rustix::io::read(fd, &mut *room),
+        }
+        .map_err(|e| abi::Errno::from_raw(e.raw_os_error()))?;
+        self.filled = self.filled.saturating_add(n);
+        Ok(n)
     }
 }
 

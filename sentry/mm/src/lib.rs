@@ -4,8 +4,13 @@
 //! mapping of a donated host file. Ranks: `MmLayout` > `MmPages` > `FileData` > `Frames`.
 #![forbid(unsafe_code)]
 
+pub mod frames;
 pub mod io;
 pub mod mappable;
+pub mod pages;
+pub mod policy;
 
-pub use io::{GuestSink, GuestSource};
+pub use frames::{FrameRange, Frames};
+pub use io::{GuestMemory, GuestSink, GuestSource};
 pub use mappable::{Invalidate, MapUse, Mappable, MappableId, Translation};
+pub use pages::{FilePages, KeepSize, PageQuota, Seals, WriteAt};

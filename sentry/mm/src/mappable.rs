@@ -51,7 +51,9 @@ pub enum Translation {
 /// Implemented by address spaces: told when pages of an object go away (truncate, punch, seal).
 pub trait Invalidate: Send + Sync {
     /// Pages `[offset, offset + len)` of the object are no longer what was mapped: unmap them; the next
-    /// touch faults again. With `keep_private`, private copies stay.
+    /// touch faults again. Private copies stay, except when the range is open-ended (`len` of
+    /// `u64::MAX - offset`: a truncate), as in Linux. Complete in the guest's address space on return, so the
+    /// object may free the pages afterwards. Called without any lock from `MmLayout` inwards.
     fn invalidate(&self, id: MappableId, offset: u64, len: u64);
 }
 
@@ -60,12 +62,18 @@ pub trait Mappable: Send + Sync {
     /// Identity; constant.
     fn id(&self) -> MappableId;
     /// Where the pages from `offset` on are, at most `len` bytes. `ENXIO` behind the end of the file
-    /// (SIGBUS to the guest), `ENOMEM`/`ENOSPC` when a page cannot be had.
+    /// (SIGBUS to the guest), `ENOMEM`/`ENOSPC` when a page cannot be had. Called without any lock of mm.
     fn translate(&self, offset: u64, len: u64, usage: MapUse) -> SysResult<Translation>;
     /// Remembers a space that maps the object; registrations are counted per call.
     fn mapped(&self, _space: &Weak<dyn Invalidate>) {}
     /// Undoes one `mapped`.
     fn unmapped(&self, _space: &Weak<dyn Invalidate>) {}
+    /// A shared mapping that may ever become writable is about to be made; `EPERM` refuses it (F_SEAL_WRITE).
+    fn map_shared_write(&self) -> SysResult<()> {
+        Ok(())
+    }
+    /// Undoes one successful `map_shared_write`.
+    fn unmap_shared_write(&self) {}
     /// msync(2) of a range to stable storage.
     fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {
         Ok(())

@@ -9,6 +9,7 @@ use abi::fs::{FileType, OpenFlags};
 use abi::poll::Events;
 use abi::{Errno, SysResult};
 use lock::WaitEntry;
+pub use mm::GuestMemory;
 use mm::{GuestSink, GuestSource, Mappable};
 use std::any::Any;
 use std::sync::Arc;
@@ -172,14 +173,6 @@ pub enum SyncScope {
     All,
     /// Data and the metadata needed to read it.
     Data,
-}
-
-/// A guest address space as ioctl handlers and socket options see it; implemented by mm's manager.
-pub trait GuestMemory: Send + Sync {
-    /// Copies in; `EFAULT` unless all of it could be read.
-    fn read(&self, addr: abi::UserAddr, buf: &mut [u8]) -> SysResult<()>;
-    /// Copies out; `EFAULT` unless all of it could be written.
-    fn write(&self, addr: abi::UserAddr, bytes: &[u8]) -> SysResult<()>;
 }
 
 impl Waitable for OpenFile {
