@@ -18,9 +18,8 @@ pub(super) fn on_private_tmpfs() -> SysResult<OwnedFd> {
     // A kernel without huge pages refuses the option.
     let _ = set("huge", "advise");
     rustix::mount::fsconfig_create(&context).map_err(errno)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOEXEC
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    // Not noexec: guests execute anonymous memory, and so do the stubs on their behalf.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(errno)?;
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     rustix::fs::openat(&mount, ".", flags, Mode::RUSR | Mode::WUSR).map_err(errno)
