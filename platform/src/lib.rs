@@ -9,6 +9,7 @@
 
 pub mod host;
 pub mod memory;
+pub mod ptrace;
 pub mod registers;
 mod seam;
 pub mod spawn;

@@ -174,7 +174,7 @@ pub struct OpBatch {
 
 /// One guest address space: a stub process that can see nothing but what is mapped into it.
 /// Dropping the last reference ends the stub and all its threads.
-pub trait AddressSpace: Send + Sync {
+pub trait AddressSpace: std::any::Any + Send + Sync {
     /// Carries out `batch` before it returns. `ENOMEM` when the host refuses a mapping; `ESRCH` when the
     /// stub is dead.
     fn apply(&self, batch: OpBatch) -> SysResult<()>;

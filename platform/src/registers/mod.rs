@@ -1,5 +1,9 @@
 //! Register files of a guest thread (x86-64).
 
+mod xstate;
+
+pub use xstate::{clear_software_bytes, initial_xstate, xfeatures, xstate_size};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// General registers in the order of `struct user_regs_struct` (sys/user.h), so that both ptrace(2)
@@ -45,3 +49,8 @@ pub struct ThreadState {
     /// XSAVE area; empty means the initial state of execve.
     pub xstate: Vec<u8>,
 }
+
+/// Code segment selector of 64-bit user code.
+pub const USER_CS: u64 = 0x33;
+/// Stack segment selector of user code.
+pub const USER_SS: u64 = 0x2b;

@@ -109,12 +109,24 @@ bitflags::bitflags! {
 
 /// Sets attributes on a detached mount and all mounts below it (mount_setattr(2)), and makes them private.
 pub fn restrict_mount(mount: BorrowedFd<'_>, attributes: MountAttr) -> SysResult<()> {
-    let attr = libc::mount_attr { attr_set: attributes.bits(), attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let attr = libc::mount_attr {
+        attr_set: attributes.bits(),
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
     let flags = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE).unsigned_abs();
     // SAFETY: the path is an empty C string, `attr` is valid for its size.
     let done = unsafe {
         let empty = c"".as_ptr();
-        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), empty, flags, &raw const attr, size_of_val(&attr))
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty,
+            flags,
+            &raw const attr,
+            size_of_val(&attr),
+        )
     };
     if done == 0 { Ok(()) } else { Err(last()) }
 }

@@ -1,0 +1,143 @@
+//! The fallback: guest threads under PTRACE_SYSEMU (ptrace(2)). No speed promise.
+//!
+//! Each address space is a stub process whose first thread, the *helper*, is traced by one host thread
+//! (the keeper) and never runs guest code. Each guest thread is a further stub thread, traced by the host
+//! thread that calls `run`. Address-space operations run on the caller's own stopped stub thread when it
+//! has one, else on the helper; either way they are complete when `apply` returns.
+//!
+//! Walls: system calls of guest code are never carried out (SYSEMU), injected ones pass a filter of ten
+//! calls, and a stub whose tracer ends is killed (EXITKILL).
+
+mod access;
+mod context;
+mod keeper;
+mod layout;
+mod owned;
+mod raw;
+mod space;
+mod template;
+mod tracee;
+
+#[cfg(test)]
+mod tests;
+
+use crate::memory::MemoryFile;
+use crate::seam::{AddressSpace, Platform};
+use abi::{AddrRange, PAGE_SIZE, SysResult};
+use keeper::KeeperHandle;
+use parking_lot::Mutex;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+/// First address behind what user space may map (four-level page tables).
+const USER_END: u64 = 0x7fff_ffff_f000;
+/// Lowest address a process without privileges may map (vm.mmap_min_addr).
+const USER_START: u64 = 0x10000;
+
+fn user_range() -> AddrRange {
+    AddrRange::new(USER_START, USER_END).unwrap_or_default()
+}
+
+fn own_range() -> AddrRange {
+    AddrRange::new(layout::CODE as u64, (layout::CODE + layout::LEN) as u64).unwrap_or_default()
+}
+
+/// What all address spaces share.
+#[derive(Debug)]
+struct Shared {
+    memory: Arc<MemoryFile>,
+    keeper: KeeperHandle,
+    passing: Mutex<Passing>,
+}
+
+/// The two ends of the socket through which stubs receive descriptors. Both are kept: what a stub leaves
+/// in the queue is thrown away from here.
+#[derive(Debug)]
+struct Passing {
+    sender: UnixDatagram,
+    receiver: UnixDatagram,
+}
+
+/// The ptrace platform.
+#[derive(Debug)]
+pub struct Ptrace {
+    shared: Arc<Shared>,
+    reserved: [AddrRange; 1],
+    vdso: Option<AddrRange>,
+    vvar: Option<AddrRange>,
+}
+
+impl Ptrace {
+    /// Starts the keeper and the template stub. Reads `/proc/self/maps` for the vDSO, so it is made before
+    /// the root directory goes away; without it guests have no vDSO.
+    pub fn new(memory: Arc<MemoryFile>) -> SysResult<Ptrace> {
+        let (vvar, vdso) = find_vdso();
+        let keep = match (vvar, vdso) {
+            (Some(vvar), Some(vdso)) => AddrRange::new(vvar.start(), vdso.end()),
+            (None, vdso) => vdso,
+            (Some(_), None) => None,
+        };
+        let (sender, receiver) = raw::socket_pair()?;
+        let stub_end = receiver.try_clone()?;
+        let file = memory.fd().try_clone_to_owned()?;
+        let keeper = KeeperHandle::start(file, stub_end.into(), keep)?;
+        let shared = Shared { memory, keeper, passing: Mutex::new(Passing { sender, receiver }) };
+        Ok(Ptrace { shared: Arc::new(shared), reserved: [own_range()], vdso, vvar })
+    }
+}
+
+impl Platform for Ptrace {
+    fn name(&self) -> &'static str {
+        "ptrace"
+    }
+
+    fn new_address_space(&self) -> SysResult<Arc<dyn AddressSpace>> {
+        Ok(space::Space::fresh(&self.shared)?)
+    }
+
+    fn user_range(&self) -> AddrRange {
+        user_range()
+    }
+
+    fn reserved(&self) -> &[AddrRange] {
+        &self.reserved
+    }
+
+    fn vdso(&self) -> Option<AddrRange> {
+        self.vdso
+    }
+
+    fn vvar(&self) -> Option<AddrRange> {
+        self.vvar
+    }
+
+    fn memory(&self) -> &Arc<MemoryFile> {
+        &self.shared.memory
+    }
+}
+
+/// `([vvar], [vdso])` of this process, adjacent as the kernel places them. `[vvar]` includes
+/// `[vvar_vclock]` (Linux 6.13).
+fn find_vdso() -> (Option<AddrRange>, Option<AddrRange>) {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return (None, None) };
+    let (mut vvar, mut vdso): (Option<AddrRange>, Option<AddrRange>) = (None, None);
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(name)) = (words.next(), words.next_back()) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+            continue;
+        };
+        match name {
+            "[vvar]" | "[vvar_vclock]" => {
+                let first = vvar.map_or(start, |range| range.start());
+                vvar = AddrRange::new(first, end);
+            }
+            "[vdso]" => vdso = AddrRange::new(start, end),
+            _ => {}
+        }
+    }
+    let adjacent =
+        matches!((vvar, vdso), (Some(a), Some(b)) if a.end() == b.start() && a.len() < 64 * PAGE_SIZE);
+    if adjacent { (vvar, vdso) } else { (None, None) }
+}
