@@ -18,6 +18,15 @@ const XATTR_NAME_MAX: usize = 255;
 const XATTR_NAMESPACES: &[&[u8]] =
     &[b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
 
+/// What to write to stable storage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// fsync(2).
+    File,
+    /// syncfs(2).
+    FileSystem,
+}
+
 impl Server {
     pub(crate) fn set_attr(&mut self, node: Handle, change: &SetAttr) -> SysResult<Answer> {
         let held = self.writable(node)?;
@@ -132,14 +141,18 @@ impl Server {
         Ok(Reply::Done {}.into())
     }
 
-    pub(crate) fn fsync(&mut self, node: Handle) -> SysResult<Answer> {
+    pub(crate) fn sync(&mut self, node: Handle, scope: Scope) -> SysResult<Answer> {
         let held = self.handles.get(node)?;
         match held.kind {
             Kind::Regular | Kind::Directory => {}
             kind => return Err(refusal(kind)),
         }
         let file = open_for_io(held, OFlags::RDONLY)?;
-        rustix::fs::fsync(&file).map_err(host)?;
+        match scope {
+            Scope::File => rustix::fs::fsync(&file),
+            Scope::FileSystem => rustix::fs::syncfs(&file),
+        }
+        .map_err(host)?;
         Ok(Reply::Done {}.into())
     }
 }

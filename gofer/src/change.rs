@@ -41,19 +41,21 @@ impl Server {
         }
         let export = dir.export;
         let flags = open_flags(access)?;
-        let fd = create(dir.fd.as_fd(), name, flags, Mode::from_raw_mode(mode & PERMISSIONS))?;
+        let parent = dir.fd.as_fd();
+        let fd = create(parent, name, flags, Mode::from_raw_mode(mode & PERMISSIONS))?;
         let made = reopen(fd.as_fd(), OFlags::PATH)
             .and_then(|path| give(path.as_fd(), Kind::Regular, mode, owner).map(|attr| (path, attr)));
         let (path, attr) = match made {
             Ok(made) => made,
             Err(errno) => {
                 // The caller sees the first error; a leftover is better than a second one.
-                let _ = rustix::fs::unlinkat(&dir.fd, component(name)?, AtFlags::empty());
+                let _ = rustix::fs::unlinkat(parent, component(name)?, AtFlags::empty());
                 return Err(errno);
             }
         };
+        let dir = stat_fd(parent)?;
         let handle = self.handles.insert(Held { fd: path, kind: Kind::Regular, export, listing: None })?;
-        Ok(Answer::with(Reply::Created { node: Node { handle, attr } }, fd))
+        Ok(Answer::with(Reply::Created { node: Node { handle, attr }, dir }, fd))
     }
 
     pub(crate) fn make(
@@ -108,7 +110,8 @@ impl Server {
                 let from = own_name(target.fd.as_fd());
                 rustix::fs::linkat(CWD, from, parent, name, AtFlags::SYMLINK_FOLLOW).map_err(host)?;
                 let attr = stat_fd(target.fd.as_fd())?;
-                return Ok(Reply::Created { node: Node { handle: *node, attr } }.into());
+                let dir = stat_fd(parent)?;
+                return Ok(Reply::Created { node: Node { handle: *node, attr }, dir }.into());
             }
         };
         let made =
@@ -122,8 +125,9 @@ impl Server {
                 return Err(errno);
             }
         };
+        let dir = stat_fd(parent)?;
         let handle = self.handles.insert(Held { fd, kind, export, listing: None })?;
-        Ok(Reply::Created { node: Node { handle, attr } }.into())
+        Ok(Reply::Created { node: Node { handle, attr }, dir }.into())
     }
 
     pub(crate) fn unlink(&mut self, dir: Handle, name: &[u8], removal: Removal) -> SysResult<Answer> {
@@ -133,7 +137,8 @@ impl Server {
             Removal::Directory => AtFlags::REMOVEDIR,
         };
         rustix::fs::unlinkat(&dir.fd, component(name)?, flags).map_err(host)?;
-        Ok(Reply::Done {}.into())
+        let dir = stat_fd(dir.fd.as_fd())?;
+        Ok(Reply::Changed { dir, other: dir }.into())
     }
 
     pub(crate) fn rename(
@@ -155,7 +160,8 @@ impl Server {
             host_flags |= rustix::fs::RenameFlags::EXCHANGE;
         }
         rustix::fs::renameat_with(&old_dir.fd, old_name, &new_dir.fd, new_name, host_flags).map_err(host)?;
-        Ok(Reply::Done {}.into())
+        let (dir, other) = (stat_fd(old_dir.fd.as_fd())?, stat_fd(new_dir.fd.as_fd())?);
+        Ok(Reply::Changed { dir, other }.into())
     }
 }
 

@@ -77,6 +77,7 @@ pub const RULES: &[Rule] = &[
     call(libc::SYS_utimensat, "utimes"),
     call(libc::SYS_ftruncate, "truncate by path"),
     call(libc::SYS_fsync, "fsync of directories"),
+    call(libc::SYS_syncfs, "syncfs"),
     call(libc::SYS_getxattr, "extended attributes"),
     call(libc::SYS_setxattr, "extended attributes"),
     call(libc::SYS_listxattr, "extended attributes"),

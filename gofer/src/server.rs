@@ -97,7 +97,7 @@ impl Server {
             Request::Attach { export } => self.attach(export),
             Request::Walk { from, names, flags } => self.walk(from, &names, flags),
             Request::StatMany { dir, names } => self.stat_many(dir, &names),
-            Request::Open { node, access } => self.open(node, access),
+            Request::Open { node, name, access } => self.open(node, &name, access),
             Request::Readdir { dir, offset, flags } => self.readdir(dir, offset, flags),
             Request::Create { dir, name, mode, owner, access } => {
                 self.create(dir, &name, mode, owner, access)
@@ -119,7 +119,8 @@ impl Server {
             Request::SetXattr { node, name, value, flags } => self.set_xattr(node, &name, &value, flags),
             Request::ListXattr { node } => self.list_xattr(node),
             Request::RemoveXattr { node, name } => self.remove_xattr(node, &name),
-            Request::Fsync { node } => self.fsync(node),
+            Request::Fsync { node } => self.sync(node, crate::attributes::Scope::File),
+            Request::SyncFs { node } => self.sync(node, crate::attributes::Scope::FileSystem),
             Request::Close { nodes } => {
                 for node in nodes {
                     self.handles.remove(node);

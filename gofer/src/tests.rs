@@ -145,13 +145,13 @@ impl Client {
     }
 
     fn open(&self, node: Handle, access: Access) -> Result<OwnedFd, Errno> {
-        self.call(&Request::Open { node, access }, |_, fd| fd.unwrap())
+        self.call(&Request::Open { node, name: name(""), access }, |_, fd| fd.unwrap())
     }
 
     fn attr(&self, request: &Request<'_>) -> Result<Attr, Errno> {
         self.call(request, |reply, _| match reply {
             Reply::Attr { attr } => attr,
-            Reply::Created { node } => node.attr,
+            Reply::Created { node, .. } => node.attr,
             other => panic!("{other:?}"),
         })
     }
@@ -228,6 +228,9 @@ fn walks_stop_where_they_must() {
     let (nodes, end) = client.walk(root, "a b file", WalkFlags::HANDLE_DIRS).unwrap();
     assert_eq!(end, WalkEnd::Complete {});
     assert_eq!(nodes.iter().map(|node| node.handle.is_some()).collect::<Vec<_>>(), [true, true, false]);
+
+    let (nodes, _) = client.walk(root, "a b", WalkFlags::HANDLE_DIRS).unwrap();
+    assert!(nodes.iter().all(|node| node.handle.is_some()));
 
     let (nodes, end) = client.walk(root, "a link file", WalkFlags::empty()).unwrap();
     assert_eq!((nodes.len(), end), (2, WalkEnd::Symlink { target: name("b") }));
@@ -344,6 +347,13 @@ fn special_files_are_seen_and_not_opened() {
     let change = SetAttr { size: Some(0), ..SetAttr::default() };
     let node = client.at(root, "fifo").handle;
     assert_eq!(client.done(&Request::SetAttr { node, change }), Err(Errno::EINVAL));
+    // By name in a directory: the same rules.
+    for (n, errno) in
+        [("fifo", Errno::ENXIO), ("abs", Errno::ELOOP), ("..", Errno::EINVAL), ("no", Errno::ENOENT)]
+    {
+        let request = Request::Open { node: root, name: name(n), access: Access::READ };
+        assert_eq!(client.done(&request), Err(errno), "{n}");
+    }
     // Directories are listed, not donated.
     assert_eq!(client.open(root, Access::READ).unwrap_err(), Errno::EISDIR);
     let other = client.attach(1).handle;
@@ -381,8 +391,8 @@ fn read_only_exports_refuse_every_change() {
         Request::SetAttr { node: file, change: SetAttr::default() },
         Request::SetXattr { node: file, name: name("user.x"), value: n(), flags: XattrFlags::empty() },
         Request::RemoveXattr { node: file, name: name("user.x") },
-        Request::Open { node: file, access },
-        Request::Open { node: file, access: Access::READ | Access::WRITE | Access::TRUNCATE },
+        Request::Open { node: file, name: name(""), access },
+        Request::Open { node: file, name: name(""), access: Access::READ | Access::WRITE | Access::TRUNCATE },
     ];
     for request in requests {
         assert_eq!(client.done(&request), Err(Errno::EROFS), "{request:?}");
@@ -411,7 +421,7 @@ fn files_are_made_changed_and_removed() {
     let create = Request::Create { dir: root, name: name("new"), mode: 0o4777, owner, access };
     let (node, fd) = client
         .call(&create, |reply, fd| match reply {
-            Reply::Created { node } => (node, fd.unwrap()),
+            Reply::Created { node, .. } => (node, fd.unwrap()),
             other => panic!("{other:?}"),
         })
         .unwrap();

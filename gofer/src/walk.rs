@@ -47,10 +47,15 @@ impl Server {
                 break;
             }
             let last = index + 1 == names.len();
+            let held = || {
+                lookup(dir, name).and_then(|fd| stat_fd(fd.as_fd()).map(|attr| Found { fd: Some(fd), attr }))
+            };
             let step = match last && !flags.contains(WalkFlags::HANDLE_LAST) {
-                true => stat_entry(dir, name).map(|attr| Found { fd: None, attr }),
-                false => lookup(dir, name)
-                    .and_then(|fd| stat_fd(fd.as_fd()).map(|attr| Found { fd: Some(fd), attr })),
+                true => stat_entry(dir, name).and_then(|attr| match attr.kind() {
+                    Kind::Directory if flags.contains(WalkFlags::HANDLE_DIRS) => held(),
+                    _ => Ok(Found { fd: None, attr }),
+                }),
+                false => held(),
             };
             let node = match step {
                 Ok(node) => node,
@@ -112,7 +117,7 @@ impl Server {
         Ok(Reply::Stats { attrs }.into())
     }
 
-    pub(crate) fn open(&mut self, node: Handle, access: Access) -> SysResult<Answer> {
+    pub(crate) fn open(&mut self, node: Handle, name: &[u8], access: Access) -> SysResult<Answer> {
         let held = match access.contains(Access::WRITE) {
             true => self.writable(node)?,
             false => self.handles.get(node)?,
@@ -120,10 +125,19 @@ impl Server {
         let may_open_fifo =
             self.exports.get(held.export).is_some_and(|export| export.flags.contains(ExportFlags::OPEN_FIFO));
         let flags = open_flags(access)?;
-        let fd = match held.kind {
-            Kind::Regular => reopen(held.fd.as_fd(), flags)?,
+        let entry;
+        let (node, kind) = match name {
+            b"" => (held.fd.as_fd(), held.kind),
+            _ if held.kind != Kind::Directory => return Err(Errno::ENOTDIR),
+            name => {
+                entry = lookup(held.fd.as_fd(), name)?;
+                (entry.as_fd(), stat_fd(entry.as_fd())?.kind())
+            }
+        };
+        let fd = match kind {
+            Kind::Regular => reopen(node, flags)?,
             // Never blocks this thread: the sentry waits on the descriptor.
-            Kind::Fifo if may_open_fifo => reopen(held.fd.as_fd(), flags | OFlags::NONBLOCK)?,
+            Kind::Fifo if may_open_fifo => reopen(node, flags | OFlags::NONBLOCK)?,
             kind => return Err(refusal(kind)),
         };
         let attr = stat_fd(fd.as_fd())?;

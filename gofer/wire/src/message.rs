@@ -35,8 +35,10 @@ tagged! {
         },
         /// A descriptor of a regular file. `Donated`.
         4 Open {
-            /// The file.
+            /// The file, or the directory it is in.
             node: Handle,
+            /// Name in that directory; empty where `node` is the file.
+            name: Bytes<'a>,
             /// How.
             access: Access,
         },
@@ -75,21 +77,21 @@ tagged! {
             /// Owner; ignored for hard links.
             owner: Owner,
         },
-        /// unlink(2). `Done`.
+        /// unlink(2). `Changed`.
         8 Unlink {
             /// The directory.
             dir: Handle,
             /// Name.
             name: Bytes<'a>,
         },
-        /// rmdir(2). `Done`.
+        /// rmdir(2). `Changed`.
         9 Rmdir {
             /// The directory.
             dir: Handle,
             /// Name.
             name: Bytes<'a>,
         },
-        /// renameat2(2) inside one export. `Done`.
+        /// renameat2(2) inside one export. `Changed`.
         10 Rename {
             /// Directory of the old name.
             old_dir: Handle,
@@ -164,6 +166,11 @@ tagged! {
             /// The handles.
             nodes: Vec<Handle>,
         },
+        /// syncfs(2). `Done`.
+        21 SyncFs {
+            /// Any directory or regular file of the file system.
+            node: Handle,
+        },
     }
 }
 
@@ -211,6 +218,8 @@ tagged! {
         8 Created {
             /// The node.
             node: Node,
+            /// Its directory, after the change.
+            dir: Attr,
         },
         /// Attributes.
         9 Attr {
@@ -226,6 +235,13 @@ tagged! {
         11 StatFs {
             /// Its state.
             stat: StatFs,
+        },
+        /// Directories after a change.
+        12 Changed {
+            /// The directory, or that of the old name.
+            dir: Attr,
+            /// The directory of the new name of a rename; else the same.
+            other: Attr,
         },
     }
 }

@@ -199,9 +199,9 @@ bitflags::bitflags! {
     /// What a walk should return.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct WalkFlags: u32 {
-        /// A handle for the last component.
+        /// A handle for the last node returned.
         const HANDLE_LAST = 1;
-        /// A handle for every directory on the way.
+        /// A handle for every directory, the last node included.
         const HANDLE_DIRS = 2;
     }
 
