@@ -1,5 +1,7 @@
 //! UNSAFE: host calls that neither rustix nor nix offers, and small helpers around errors.
 
+pub mod cpu;
+
 use abi::{Errno, SysResult};
 
 /// A rustix error as the project's own type.

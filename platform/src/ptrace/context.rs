@@ -139,7 +139,7 @@ impl Guest {
 
     fn store_state(&mut self, stopped: &Stopped) {
         if self.xstate_state == Cached::Dirty {
-            self.xstate.resize(registers::xstate_size(), 0);
+            registers::sanitize_xstate(&mut self.xstate);
             if stopped.set_xstate(&mut self.xstate).is_err() {
                 // Not a state that the hardware takes: the guest gets a fresh one.
                 let _ = stopped.set_xstate(&mut registers::initial_xstate());

@@ -2,7 +2,10 @@
 
 mod xstate;
 
-pub use xstate::{clear_software_bytes, initial_xstate, xfeatures, xstate_size};
+pub use xstate::{
+    clear_software_bytes, frame_xstate_len, frame_xstate_size, initial_xstate, sanitize_xstate, xfeatures,
+    xstate_from_frame, xstate_size, xstate_to_frame,
+};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
