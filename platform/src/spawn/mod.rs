@@ -4,6 +4,13 @@
 //! Processes are forked, not executed: nothing of the host's file system is looked up, and relocated
 //! pages stay shared between them. The caller has one thread; the child runs on a copy of its memory.
 
+mod walls;
+
+pub use walls::{
+    Dumpable, IdMap, SetGroups, become_ids, check_no_directories, die_with_parent, empty_root, enter_root,
+    hide_uptime, ignore_sigpipe, install_descriptor, new_session, reset_signals, set_dumpable, write_id_maps,
+};
+
 use abi::{Errno, SysResult};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
