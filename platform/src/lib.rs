@@ -9,6 +9,7 @@
 
 pub mod host;
 pub mod memory;
+pub mod probe;
 pub mod ptrace;
 pub mod registers;
 mod seam;
