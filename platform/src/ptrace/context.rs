@@ -2,7 +2,7 @@
 
 use super::raw::{Gone, OPTIONS, Resume, Running, SignalInfo, Stop, Stopped, signal_thread};
 use super::space::Space;
-use super::tracee::Tracee;
+use super::tracee::{Role, Tracee};
 use super::{access, owned};
 use crate::registers::{self, Registers, ThreadState, USER_CS, USER_SS};
 use crate::seam::{Access, AddressSpace, Context, Exit, Interrupter, SyscallArgs};
@@ -130,7 +130,7 @@ impl Guest {
                 (stopped, _) => running = stopped.resume(Resume::Freely),
             }
         };
-        let mut tracee = Tracee::new(stopped);
+        let mut tracee = Tracee::new(stopped, Role::Guest);
         let stopped = tracee.take()?;
         owned::insert(self.id, pid, tracee);
         stopped.set_options(OPTIONS).map_err(|_| Gone)?;

@@ -6,7 +6,7 @@
 use super::layout;
 use super::raw::{self, Gone, Running, Stop};
 use super::template;
-use super::tracee::Tracee;
+use super::tracee::{Role, Tracee};
 use abi::{AddrRange, Errno, SysResult};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -123,7 +123,7 @@ impl Keeper {
         }
         stopped.set_options(raw::HELPER_OPTIONS)?;
         let rseq = stopped.rseq();
-        let mut tracee = Tracee::new(stopped);
+        let mut tracee = Tracee::new(stopped, Role::Helper);
         if let Some((pointer, size, signature)) = rseq {
             tracee.call(libc::SYS_rseq, [pointer, size, 1, signature, 0, 0])?;
         }

@@ -385,6 +385,22 @@ fn a_killed_stub_is_reported() {
 }
 
 #[test]
+fn a_dead_stub_with_unreaped_threads_blocks_nobody() {
+    let machine = Machine::new(b"\x0f\x05");
+    let mut guest = machine.thread(Registers::default());
+    assert_eq!(guest.run(), Exit::Syscall);
+    let pid = rustix::process::Pid::from_raw(machine.space.host_pid().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    // From another host thread, so through the helper; the guest's thread was not reaped yet.
+    let space = Arc::clone(&machine.space);
+    let result = std::thread::spawn(move || space.apply(map(DATA, 0, RW))).join().unwrap();
+    assert_eq!(result, Err(Errno::ESRCH));
+    assert!(matches!(machine.space.fork(), Err(Errno::ESRCH)));
+    assert_eq!(guest.run(), Exit::Died);
+}
+
+#[test]
 fn nothing_but_the_stub_is_mapped_in_a_fresh_space() {
     let machine = Machine::new(b"");
     let space = machine.platform.new_address_space().unwrap();

@@ -12,6 +12,17 @@ const PATIENCE: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Tracee {
     stopped: Option<Stopped>,
+    role: Role,
+}
+
+/// A thread group's leader can only be reaped after all other threads, which other host threads trace:
+/// nobody waits for a dead leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// First thread of its stub.
+    Helper,
+    /// Any further thread.
+    Guest,
 }
 
 /// What an injected call left.
@@ -22,8 +33,8 @@ struct Outcome {
 }
 
 impl Tracee {
-    pub(super) fn new(stopped: Stopped) -> Tracee {
-        Tracee { stopped: Some(stopped) }
+    pub(super) fn new(stopped: Stopped, role: Role) -> Tracee {
+        Tracee { stopped: Some(stopped), role }
     }
 
     pub(super) fn take(&mut self) -> Result<Stopped, Gone> {
@@ -69,8 +80,10 @@ impl Tracee {
             let (stopped, stop) = running.wait().map_err(|Gone| Errno::ESRCH)?;
             match stop {
                 // Traced from birth: a SIGSTOP (after TRACEME) or an event stop (after SEIZE).
-                Stop::Event => return Ok((pid, Tracee::new(stopped))),
-                Stop::Signal(info) if info.signal == libc::SIGSTOP => return Ok((pid, Tracee::new(stopped))),
+                Stop::Event => return Ok((pid, Tracee::new(stopped, Role::Helper))),
+                Stop::Signal(info) if info.signal == libc::SIGSTOP => {
+                    return Ok((pid, Tracee::new(stopped, Role::Helper)));
+                }
                 _ => running = stopped.resume(Resume::Freely),
             }
         }
@@ -100,8 +113,10 @@ impl Tracee {
         let mut child = None;
         let registers = call_registers(entry, number, args);
         let end = (layout::CODE + breakpoint + 1) as u64;
-        // A failure means that the thread was killed: the wait below says so.
-        let _ = stopped.set_registers(&registers);
+        // A failure means that the thread was killed; a guest thread is reaped by the wait below.
+        if stopped.set_registers(&registers).is_err() && self.role == Role::Helper {
+            return Err(Errno::ESRCH);
+        }
         let mut running = stopped.resume(Resume::Freely);
         for _ in 0..PATIENCE {
             let (stopped, stop) = running.wait().map_err(|Gone| Errno::ESRCH)?;
