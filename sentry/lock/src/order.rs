@@ -46,10 +46,15 @@ ranks! {
     Tty = 440, "One terminal: line discipline and queues.";
     FileObject = 450, "Inner state of pipes, eventfds, timers and their like.";
     FileWrite = 460, "Serialises writes and size changes of one in-memory file.";
+    RemoteAppend = 460, "Appending writes to one file behind the gofer.";
     MmLayout = 500, "The VMAs of one address space.";
     MmPages = 510, "Resident pages of one address space.";
     FileData = 520, "Page index of a tmpfs file or other mappable.";
     Frames = 530, "The allocator of the memory file.";
+    RemoteDir = 560, "What the gofer's client knows of one directory's names.";
+    RemoteInode = 562, "Handle, place and descriptors of one inode behind the gofer.";
+    RemoteTable = 564, "Inodes and cached descriptors of one export of the gofer.";
+    RemoteWire = 566, "The conversation with one gofer.";
     InodeAttr = 600, "Attributes of one inode.";
     SignalHandlers = 700, "sigaction table of a thread group.";
     SignalPending = 710, "Pending signals of a thread or group.";

@@ -11,6 +11,7 @@ pub mod cred;
 pub mod event;
 pub mod file;
 pub mod inode;
+pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

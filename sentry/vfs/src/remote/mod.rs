@@ -1,0 +1,27 @@
+//! The gofer's client: file systems whose files live on the host (rootfs and bind mounts).
+//!
+//! A [`Channel`] is the socket to one gofer; a [`RemoteFs`] is one export of it. Two modes:
+//!
+//! - *exclusive* (the rootfs): only this kernel changes the tree, so attributes, names, complete listings and
+//!   absent names are believed for ever, and kept right by this module's own changes;
+//! - *shared* (binds): names are looked up again on each walk, and attributes are fetched again unless that was
+//!   a moment ago.
+//!
+//! Reads, writes and mappings go through descriptors that the gofer donates: no message at all. An inode seen
+//! in a listing costs no handle in the gofer until it is needed (it is then looked up by its place).
+//!
+//! Ranks: `RemoteDir` > `RemoteInode` > `RemoteTable` > `RemoteWire` > `InodeAttr`. Attributes are stored while
+//! `RemoteWire` is held, so that they are stored in the order in which the gofer answered.
+
+mod channel;
+mod dir;
+mod file;
+mod fs;
+mod inode;
+mod ops;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::Channel;
+pub use fs::RemoteFs;
