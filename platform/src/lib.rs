@@ -13,7 +13,10 @@ pub mod probe;
 pub mod ptrace;
 pub mod registers;
 mod seam;
+mod shared;
 pub mod spawn;
+mod stub;
+pub mod systrap;
 
 pub use registers::{Registers, ThreadState};
 pub use seam::{

@@ -63,5 +63,6 @@ ranks! {
     FutexSecond = 801, "The second bucket of a requeue.";
     Timer = 820, "Timer wheel.";
     WaitQueueInner = 900, "Registrations on a wait queue.";
+    StubHelper = 950, "The helper thread of one stub process, busy with a batch of host calls.";
     Leaf = 1000, "Anything that takes no further lock.";
 }

@@ -1,0 +1,223 @@
+//! UNSAFE: code that lives in guest processes, and where it lives.
+//!
+//! Every stub process holds, besides the guest's own mappings:
+//!
+//! * at [`TEXT`] the stub's code (sealed, never writable by anybody), and behind it the seccomp programs;
+//! * at [`CONTROL`] one page that only the sentry can write: the lists of host calls the helper thread runs;
+//! * at [`SCRATCH`] one page for what the host insists on writing (control messages); nothing is read back;
+//! * from [`AREAS`] one area per guest thread: shared page, trampoline stack and alternate signal stack;
+//! * the host's vdso.
+//!
+//! The helper thread uses registers and the control page only: guest threads share its address space and
+//! are hostile. It blocks every signal, so whatever breaks under it ends the process.
+
+pub(crate) mod filter;
+pub(crate) mod layout;
+
+use layout::{AREA_SIZE, CONTROL, LIST, LOW, LOW_END, SWITCH, TASK_END};
+
+core::arch::global_asm!(
+    r#"
+    .pushsection .rodata.systrap_stub, "a", @progbits
+    .balign 64
+    .globl systrap_stub_start
+systrap_stub_start:
+
+    // The template drops everything it inherited. rbx, rbp: the vdso's range.
+    .globl systrap_stub_template
+systrap_stub_template:
+    xor edi, edi
+    mov esi, {low}
+    mov eax, 11
+    syscall
+    mov edi, {low_end}
+    mov rsi, rbx
+    sub rsi, rdi
+    mov eax, 11
+    syscall
+    mov rdi, rbp
+    movabs rsi, {task_end}
+    sub rsi, rdi
+    mov eax, 11
+    syscall
+    xor eax, eax
+    wrfsbase rax
+    wrgsbase rax
+    mov rsp, rax
+
+    // The helper: wait for one byte on the socket, run the list, report 1 + errno as a length.
+helper_loop:
+    xor r14d, r14d
+    mov edi, 2
+    xor esi, esi
+    xor edx, edx
+    mov r10d, 0x20
+    xor r8d, r8d
+    xor r9d, r9d
+    mov eax, 45
+    syscall
+    cmp rax, 1
+    jne helper_gone
+    mov r12d, {list}
+list_next:
+    mov r13d, [r12 + 4]
+    test r13d, r13d
+    jz helper_loop
+    cmp r13d, 2
+    je list_done
+    mov rdi, [r12 + 8]
+    cmp r13d, 3
+    je thread_enter
+    mov eax, [r12]
+    mov rsi, [r12 + 16]
+    mov rdx, [r12 + 24]
+    mov r10, [r12 + 32]
+    mov r8, [r12 + 40]
+    mov r9, [r12 + 48]
+    syscall
+    cmp r13d, 4
+    je list_clone
+    cmp rax, -4095
+    jae list_error
+list_advance:
+    add r12, 64
+    jmp list_next
+list_clone:
+    test rax, rax
+    js list_report
+    jnz list_advance
+    mov r12, [r12 + 56]
+    mov r14d, 1
+    jmp list_next
+list_error:
+    cmp r13d, 7
+    je list_unmap
+    cmp r13d, 5
+    je list_advance
+    cmp r13d, 6
+    jne list_report
+    cmp rax, -9
+    jne list_report
+    mov eax, 24
+    syscall
+    jmp list_next
+list_unmap:
+    mov eax, 11
+    syscall
+    jmp list_advance
+list_report:
+    test r14d, r14d
+    jnz helper_gone
+    neg rax
+    lea rdx, [rax + 1]
+    jmp list_send
+list_done:
+    mov edx, 1
+list_send:
+    mov edi, 2
+    mov esi, {control}
+    mov r10d, 0x4000
+    xor r8d, r8d
+    xor r9d, r9d
+    mov eax, 44
+    syscall
+    jmp helper_loop
+helper_gone:
+    xor edi, edi
+    mov eax, 231
+    syscall
+    ud2
+
+    // A fresh guest thread. rdi: its area. The sentry has put a signal frame there.
+thread_enter:
+    mov rbx, rdi
+    xor edi, edi
+    xor esi, esi
+    xor edx, edx
+    jmp thread_switch
+
+    // Handler of every signal: rdi number, rsi siginfo, rdx ucontext, on the area's alternate stack.
+    .balign 16
+    .globl systrap_stub_handler
+systrap_stub_handler:
+    mov rbx, rsp
+    and rbx, -{area_size}
+    rdfsbase rax
+    mov [rbx], rax
+    rdgsbase rax
+    mov [rbx + 8], rax
+thread_switch:
+    mov eax, {switch}
+    syscall
+    .globl systrap_stub_switched
+systrap_stub_switched:
+    test rax, rax
+    jnz thread_exit
+    mov rax, [rbx]
+    wrfsbase rax
+    mov rax, [rbx + 8]
+    wrgsbase rax
+    mov rsp, [rbx + 16]
+    .globl systrap_stub_restorer
+systrap_stub_restorer:
+    mov eax, 15
+    syscall
+    ud2
+thread_exit:
+    xor edi, edi
+    mov eax, 60
+    syscall
+    ud2
+
+    .globl systrap_stub_end
+systrap_stub_end:
+    .popsection
+    "#,
+    low = const LOW,
+    low_end = const LOW_END,
+    task_end = const TASK_END,
+    list = const CONTROL + LIST,
+    control = const CONTROL,
+    area_size = const AREA_SIZE,
+    switch = const SWITCH,
+);
+
+unsafe extern "C" {
+    static systrap_stub_start: u8;
+    static systrap_stub_end: u8;
+    static systrap_stub_template: u8;
+    static systrap_stub_handler: u8;
+    static systrap_stub_switched: u8;
+    static systrap_stub_restorer: u8;
+}
+
+/// The stub's machine code.
+pub(crate) fn code() -> &'static [u8] {
+    let start = &raw const systrap_stub_start;
+    let len = (&raw const systrap_stub_end).addr() - start.addr();
+    // SAFETY: both symbols bound one read-only object of this program.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}
+
+/// Where a symbol of the code stands in every stub.
+fn placed(symbol: *const u8) -> u64 {
+    let offset = symbol.addr() - (&raw const systrap_stub_start).addr();
+    layout::TEXT + u64::try_from(offset).unwrap_or(0)
+}
+
+/// Entry of the template process.
+pub(crate) fn template_entry() -> u64 {
+    placed(&raw const systrap_stub_template)
+}
+/// The signal handler.
+pub(crate) fn handler() -> u64 {
+    placed(&raw const systrap_stub_handler)
+}
+/// Address behind the switching call of the handler.
+pub(crate) fn switched() -> u64 {
+    placed(&raw const systrap_stub_switched)
+}
+/// The restorer that rt_sigaction wants.
+pub(crate) fn restorer() -> u64 {
+    placed(&raw const systrap_stub_restorer)
+}

@@ -1,0 +1,134 @@
+//! The systrap backend: guest code runs in *stub processes*, and seccomp hands each of its system calls to
+//! the sentry.
+//!
+//! * [`Template`]: a tiny process forked early; every stub is cloned from it.
+//! * `Helper`: a stub's first thread; it maps memory and clones guest threads at the sentry's word.
+//! * `Space`: one stub process. `Thread`: one guest thread in it and the sentry's end of its notifications.
+//!
+//! # Host calls at run time
+//! After [`Systrap::with_template`] the backend makes these calls and no others:
+//! `ioctl` (SECCOMP_IOCTL_NOTIF_RECV `0xc0502100`, NOTIF_SEND `0xc0182101`, NOTIF_SET_FLAGS `0x40082104`) on
+//! listeners; `poll` on listeners; `sendto`, `sendmsg`, `recvfrom`, `recvmsg` and `setsockopt(SO_PASSCRED)` on
+//! the unix sockets of helpers; `tgkill` and `kill` of stubs; `wait4` for them; `close`;
+//! `fallocate(PUNCH_HOLE)` on the shared file; `futex` inside locks. Descriptors arrive by SCM_RIGHTS.
+
+mod frame;
+mod helper;
+mod slots;
+mod space;
+mod sys;
+mod template;
+mod thread;
+mod xsave;
+
+pub use template::Template;
+
+use crate::memory::MemoryFile;
+use crate::seam::{AddressSpace, Platform};
+use crate::stub::layout;
+use abi::{AddrRange, Errno, SysResult};
+use helper::{Call, MEMORY_FD};
+use lock::{Ranked, order};
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Weak};
+
+/// What spaces and threads share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    template: Ranked<order::StubHelper, Template>,
+    slots: Arc<slots::Slots>,
+    memory: Arc<MemoryFile>,
+    /// Living stubs by pid, to tell whether an address space is ours.
+    spaces: Ranked<order::Leaf, HashMap<i32, Weak<space::Space>>>,
+    reserved: [AddrRange; 1],
+    vdso: Option<AddrRange>,
+    vvar: Option<AddrRange>,
+}
+
+/// The platform. See the module.
+#[derive(Debug)]
+pub struct Systrap {
+    inner: Arc<Inner>,
+}
+
+impl Systrap {
+    /// Forks the template process. To be called while the sentry is small and has one thread, before its
+    /// seccomp filter goes in: it needs fork, memfd_create, socketpair and a readable `/proc/self/maps`.
+    /// `ENOSYS` where the host lacks something (the FSGSBASE instructions, seccomp notifications).
+    pub fn prepare() -> SysResult<Template> {
+        let template = Template::start()?;
+        Ok(template)
+    }
+
+    /// The platform on a template made earlier.
+    pub fn with_template(template: Template, memory: Arc<MemoryFile>) -> SysResult<Systrap> {
+        let fd = memory.fd().as_raw_fd();
+        let message = template.helper.message_for_files();
+        template.helper.run(
+            &[
+                Call { mode: helper::Mode::Ignore, ..Call::new(libc::SYS_recvmsg, [2, message, 0, 0, 0, 0]) },
+                Call::new(libc::SYS_dup3, [helper::FIRST_FD, MEMORY_FD, 0, 0, 0, 0]),
+                Call::close(helper::FIRST_FD),
+            ],
+            &[fd],
+        )?;
+        let low = AddrRange::new(layout::LOW, layout::LOW_END).ok_or(Errno::EINVAL)?;
+        let inner = Inner {
+            slots: Arc::clone(&template.slots),
+            vdso: template.vdso,
+            vvar: template.vvar,
+            template: Ranked::new(template),
+            memory,
+            spaces: Ranked::new(HashMap::new()),
+            reserved: [low],
+        };
+        Ok(Systrap { inner: Arc::new(inner) })
+    }
+
+    /// [`Systrap::prepare`] and [`Systrap::with_template`] in one.
+    pub fn new(memory: Arc<MemoryFile>) -> SysResult<Systrap> {
+        Systrap::with_template(Systrap::prepare()?, memory)
+    }
+
+    /// Host pid of the template process.
+    #[must_use]
+    pub fn template_pid(&self) -> i32 {
+        self.inner.template.lock().pid()
+    }
+}
+
+impl Platform for Systrap {
+    fn name(&self) -> &'static str {
+        "systrap"
+    }
+
+    fn new_address_space(&self) -> SysResult<Arc<dyn AddressSpace>> {
+        let template = self.inner.template.lock();
+        Ok(space::Space::clone_from(&self.inner, &template.helper)?)
+    }
+
+    fn user_range(&self) -> AddrRange {
+        user_range()
+    }
+
+    fn reserved(&self) -> &[AddrRange] {
+        &self.inner.reserved
+    }
+
+    fn vdso(&self) -> Option<AddrRange> {
+        self.inner.vdso
+    }
+
+    fn vvar(&self) -> Option<AddrRange> {
+        self.inner.vvar
+    }
+
+    fn memory(&self) -> &Arc<MemoryFile> {
+        &self.inner.memory
+    }
+}
+
+fn user_range() -> AddrRange {
+    AddrRange::new(layout::USER_START, layout::USER_END).unwrap_or_default()
+}

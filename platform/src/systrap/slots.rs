@@ -1,0 +1,119 @@
+//! Who owns which page of the shared file: control pages of stubs, areas of guest threads.
+
+use crate::shared::SharedFile;
+use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS};
+use abi::{Errno, SysResult};
+use lock::{Ranked, order};
+use std::sync::Arc;
+
+const CONTROL_SIZE: u64 = 0x1000;
+const CONTROL_COUNT: u64 = 0x4000;
+const AREA_START: u64 = CONTROL_SIZE * CONTROL_COUNT;
+
+#[derive(Debug)]
+struct Pool {
+    free: Vec<u32>,
+    next: u32,
+    end: u32,
+}
+
+impl Pool {
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let slot = self.next;
+            (slot < self.end).then(|| {
+                self.next += 1;
+                slot
+            })
+        })
+    }
+}
+
+/// The shared file and its free lists.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub(super) file: SharedFile,
+    controls: Ranked<order::Leaf, Pool>,
+    areas: Ranked<order::Leaf, Pool>,
+}
+
+impl Slots {
+    /// Makes the file.
+    pub(super) fn new() -> SysResult<Slots> {
+        let pool = |count: u64| {
+            Ranked::new(Pool { free: Vec::new(), next: 0, end: u32::try_from(count).unwrap_or(0) })
+        };
+        Ok(Slots {
+            file: SharedFile::create(c"stubs", AREA_START + AREA_COUNT * AREA_SIZE)?,
+            controls: pool(CONTROL_COUNT),
+            areas: pool(AREA_COUNT),
+        })
+    }
+}
+
+/// One stub's control page: the stub reads it, the sentry writes it. Zero when handed out.
+#[derive(Debug)]
+pub(super) struct Control {
+    slots: Arc<Slots>,
+    slot: u32,
+}
+
+impl Control {
+    pub(super) fn take(slots: &Arc<Slots>) -> SysResult<Control> {
+        let slot = slots.controls.lock().take().ok_or(Errno::EAGAIN)?;
+        Ok(Control { slots: Arc::clone(slots), slot })
+    }
+    /// Its offset in the shared file.
+    pub(super) fn offset(&self) -> u64 {
+        u64::from(self.slot) * CONTROL_SIZE
+    }
+    /// Stores words at an offset inside the page.
+    pub(super) fn store_words(&self, at: u64, words: &[u64]) {
+        self.slots.file.store_words(self.offset() + at, words);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.slots.file.release(self.offset(), CONTROL_SIZE);
+        self.slots.controls.lock().free.push(self.slot);
+    }
+}
+
+/// One guest thread's area. Guests write it. Given back only when no stub maps it any more.
+#[derive(Debug)]
+pub(super) struct Area {
+    slots: Arc<Slots>,
+    slot: u32,
+}
+
+impl Area {
+    pub(super) fn take(slots: &Arc<Slots>) -> SysResult<Area> {
+        let slot = slots.areas.lock().take().ok_or(Errno::EAGAIN)?;
+        Ok(Area { slots: Arc::clone(slots), slot })
+    }
+    /// Its offset in the shared file.
+    pub(super) fn offset(&self) -> u64 {
+        AREA_START + u64::from(self.slot) * AREA_SIZE
+    }
+    /// Its address in the stub.
+    pub(super) fn address(&self) -> u64 {
+        AREAS + u64::from(self.slot) * AREA_SIZE
+    }
+    /// The shared file.
+    pub(super) fn file(&self) -> &SharedFile {
+        &self.slots.file
+    }
+    /// Where `len` bytes at a stub address stand in the file, if they lie inside this area.
+    pub(super) fn locate(&self, address: u64, len: u64) -> Option<u64> {
+        let at = address.checked_sub(self.address())?;
+        (at & 7 == 0 && at.checked_add(len)? <= AREA_SIZE).then(|| self.offset() + at)
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        self.slots.file.release(self.offset(), AREA_SIZE);
+        self.slots.areas.lock().free.push(self.slot);
+    }
+}

@@ -1,0 +1,449 @@
+//! The systrap backend on hand-assembled guests.
+
+use abi::signal::Signal;
+use abi::{AddrRange, UserAddr};
+use platform::memory::MemoryFile;
+use platform::systrap::Systrap;
+use platform::{
+    Access, AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, ThreadState,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+core::arch::global_asm!(
+    r#"
+    .pushsection .rodata.guest, "a", @progbits
+    .balign 4096
+    .globl guest_start
+guest_start:
+    // 0x00: a call with every argument, then a tight loop of getpid
+    mov rdi, 1
+    mov rsi, 2
+    mov rdx, 3
+    mov r10, 4
+    mov r8, 5
+    mov r9, 6
+    mov eax, 500
+    syscall
+    mov rbx, rax
+1:  mov eax, 39
+    syscall
+    jmp 1b
+    .balign 64
+    .globl guest_fault
+guest_fault:
+    mov rax, [rdi]
+    mov [rsi], rax
+    mov eax, 39
+    syscall
+    jmp rdx
+    .balign 64
+    .globl guest_spin
+guest_spin:
+    inc rax
+    jmp guest_spin
+    .balign 64
+    .globl guest_vector
+guest_vector:
+    // rdi: 64 bytes to load; rsi: where they go after a call
+    vmovdqu64 zmm17, [rdi]
+    movups xmm3, [rdi + 16]
+    mov eax, 39
+    syscall
+    vmovdqu64 [rsi], zmm17
+    movups [rsi + 64], xmm3
+    mov eax, 39
+    syscall
+    ud2
+    .balign 64
+    .globl guest_odd
+guest_odd:
+    int 0x80
+    mov rbx, rax
+    mov eax, 0x40000027
+    syscall
+    mov rbp, rax
+    mov eax, 500
+    syscall
+    xor ecx, ecx
+    mov eax, 1
+    cdq
+    div ecx
+    int3
+    hlt
+    .balign 64
+    .globl guest_bases
+guest_bases:
+    wrfsbase rdi
+    wrgsbase rsi
+    mov eax, 500
+    syscall
+    rdfsbase r12
+    rdgsbase r13
+    mov eax, 500
+    syscall
+    ud2
+    .balign 64
+    .globl guest_clone
+guest_clone:
+    mov eax, 56
+    syscall
+    mov rbx, rax
+    mov eax, 500
+    syscall
+    ud2
+    .balign 64
+    .globl guest_touch
+guest_touch:
+    mov byte ptr [rdi], 1
+    mov eax, 500
+    syscall
+    jmp guest_touch
+    .balign 64
+    .globl guest_attack
+guest_attack:
+    // jump to the stub's own syscall instruction with rax = mmap
+    jmp rbx
+    .globl guest_end
+guest_end:
+    .popsection
+    "#
+);
+
+unsafe extern "C" {
+    static guest_start: u8;
+    static guest_fault: u8;
+    static guest_spin: u8;
+    static guest_vector: u8;
+    static guest_odd: u8;
+    static guest_bases: u8;
+    static guest_clone: u8;
+    static guest_touch: u8;
+    static guest_end: u8;
+}
+
+const CODE: u64 = 0x40_0000;
+const DATA: u64 = 0x50_0000;
+const PAGE: u64 = 4096;
+
+macro_rules! at {
+    ($symbol:ident) => {
+        CODE + ((&raw const $symbol).addr() - (&raw const guest_start).addr()) as u64
+    };
+}
+
+fn range(start: u64, len: u64) -> AddrRange {
+    AddrRange::from_len(UserAddr::new(start), len).unwrap()
+}
+
+fn map(start: u64, len: u64, prot: Prot, offset: u64) -> AsOp {
+    AsOp::Map {
+        range: range(start, len),
+        prot,
+        backing: Backing::Memory { offset },
+        shared: true,
+        populate: false,
+    }
+}
+
+/// Code at file offset 0, one data page at 64 KiB.
+fn setup() -> (Systrap, Arc<dyn AddressSpace>) {
+    let memory = Arc::new(MemoryFile::create(64 << 20).unwrap());
+    let len = (&raw const guest_end).addr() - (&raw const guest_start).addr();
+    let code = unsafe { std::slice::from_raw_parts(&raw const guest_start, len) };
+    memory.write(0, code).unwrap();
+    let platform = Systrap::new(memory).unwrap();
+    let space = platform.new_address_space().unwrap();
+    fill(&space, 0x1_0000);
+    (platform, space)
+}
+
+fn fill(space: &Arc<dyn AddressSpace>, data: u64) {
+    let mut batch = OpBatch::default();
+    batch.ops.push(map(CODE, 2 * PAGE, Prot::READ | Prot::EXEC, 0));
+    batch.ops.push(map(DATA, PAGE, Prot::READ | Prot::WRITE, data));
+    space.apply(batch).unwrap();
+}
+
+fn state(rip: u64) -> ThreadState {
+    let registers = Registers { rip, rsp: DATA + PAGE, eflags: 0x202, ..Registers::default() };
+    ThreadState { registers, xstate: Vec::new() }
+}
+
+fn thread(space: &Arc<dyn AddressSpace>, rip: u64) -> Box<dyn Context> {
+    Arc::clone(space).new_context(&state(rip)).unwrap()
+}
+
+#[test]
+fn calls_and_answers() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, CODE);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!((t.syscall().number, t.syscall().args), (500, [1, 2, 3, 4, 5, 6]));
+    t.set_return(77);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.syscall().number, 39);
+    let r = *t.registers();
+    assert_eq!((r.rbx, r.rax, r.orig_rax, r.rip), (77, 39, 39, t.syscall().ip));
+    assert_eq!((r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9), (1, 2, 3, 4, 5, 6));
+    t.set_return(9);
+    assert_eq!(t.registers().rax, 9);
+    for _ in 0..1000 {
+        assert_eq!(t.run(), Exit::Syscall);
+        assert_eq!(t.syscall().number, 39);
+        t.set_return(1);
+    }
+    // Registers changed during a call take effect.
+    t.registers().rip = at!(guest_odd);
+    assert_eq!(t.run(), Exit::Syscall);
+    let r = *t.registers();
+    assert_eq!((r.rbx.cast_signed(), r.rbp.cast_signed()), (-38, -38), "int 0x80 and x32 are refused");
+}
+
+#[test]
+fn faults_and_exceptions() {
+    let (platform, space) = setup();
+    let mut t = thread(&space, at!(guest_fault));
+    let (a, b) = (0x1000_0000, 0x2000_0000);
+    let r = t.registers();
+    (r.rdi, r.rsi, r.rdx) = (a, b, 0x3000_0000);
+    assert_eq!(t.run(), Exit::Fault { addr: a, access: Access::Read });
+    platform.memory().write(0x2_0000, &7_u64.to_ne_bytes()).unwrap();
+    space.apply(OpBatch::one(map(a, PAGE, Prot::READ, 0x2_0000))).unwrap();
+    assert_eq!(t.run(), Exit::Fault { addr: b, access: Access::Write });
+    space.apply(OpBatch::one(map(b, PAGE, Prot::READ, 0x2_1000))).unwrap();
+    assert_eq!(t.run(), Exit::Fault { addr: b, access: Access::Write });
+    let protect = AsOp::Protect { range: range(b, PAGE), prot: Prot::READ | Prot::WRITE };
+    space.apply(OpBatch::one(protect)).unwrap();
+    assert_eq!(t.run(), Exit::Syscall);
+    let mut seen = [0; 8];
+    platform.memory().read(0x2_1000, &mut seen).unwrap();
+    assert_eq!(u64::from_ne_bytes(seen), 7);
+    assert_eq!(t.run(), Exit::Fault { addr: 0x3000_0000, access: Access::Exec });
+    // Unmapped again.
+    space.apply(OpBatch::one(AsOp::Unmap { range: range(a, PAGE) })).unwrap();
+    t.registers().rip = at!(guest_fault);
+    assert_eq!(t.run(), Exit::Fault { addr: a, access: Access::Read });
+    // A hole in a protected range costs nothing but faults.
+    let wide = AsOp::Protect { range: range(b - PAGE, 3 * PAGE), prot: Prot::READ };
+    space.apply(OpBatch::one(wide)).unwrap();
+
+    t.registers().rip = at!(guest_odd);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert!(matches!(t.run(), Exit::Exception { signal: Signal::SIGFPE, code: 1, .. }));
+    t.registers().rip += 2;
+    let after_int3 = t.registers().rip + 1;
+    assert!(matches!(t.run(), Exit::Exception { signal: Signal::SIGTRAP, .. }));
+    assert_eq!(t.registers().rip, after_int3);
+    assert!(matches!(t.run(), Exit::Exception { signal: Signal::SIGSEGV, addr: 0, .. }));
+    t.registers().rip = CODE + 4095;
+    assert!(matches!(t.run(), Exit::Exception { .. } | Exit::Fault { .. }));
+    // Not canonical.
+    t.registers().rip = 1 << 63;
+    assert!(matches!(t.run(), Exit::Exception { signal: Signal::SIGSEGV, .. }));
+}
+
+#[test]
+fn vector_state_survives() {
+    if !std::is_x86_feature_detected!("avx512f") {
+        return;
+    }
+    let (platform, space) = setup();
+    let mut t = thread(&space, at!(guest_vector));
+    let pattern: Vec<u8> = (0..64).map(|i| i * 3 + 1).collect();
+    platform.memory().write(0x1_0000, &pattern).unwrap();
+    (t.registers().rdi, t.registers().rsi) = (DATA, DATA + 128);
+    assert_eq!(t.run(), Exit::Syscall);
+    let saved = ThreadState { registers: *t.registers(), xstate: t.xstate().clone() };
+    t.set_return(0);
+    assert_eq!(t.run(), Exit::Syscall);
+    let mut seen = vec![0; 80];
+    platform.memory().read(0x1_0000 + 128, &mut seen).unwrap();
+    assert_eq!((&seen[..64], &seen[64..]), (&pattern[..], &pattern[16..32]));
+    // A second thread starts from the saved state.
+    platform.memory().write(0x1_0000 + 128, &[0; 80]).unwrap();
+    let mut copy = Arc::clone(&space).new_context(&saved).unwrap();
+    copy.registers().rax = 0;
+    assert_eq!(copy.run(), Exit::Syscall);
+    platform.memory().read(0x1_0000 + 128, &mut seen).unwrap();
+    assert_eq!((&seen[..64], &seen[64..]), (&pattern[..], &pattern[16..32]));
+    // And hostile state is tamed.
+    copy.xstate().fill(0xff);
+    copy.registers().rip = at!(guest_vector);
+    assert_eq!(copy.run(), Exit::Syscall);
+}
+
+#[test]
+fn bases() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, at!(guest_bases));
+    (t.registers().rdi, t.registers().rsi) = (0x1234_5000, 0);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!((t.registers().fs_base, t.registers().gs_base), (0x1234_5000, 0));
+    (t.registers().fs_base, t.registers().gs_base) = (0x777_000, 0x888_000);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!((t.registers().r12, t.registers().r13), (0x777_000, 0x888_000));
+    assert_eq!((t.registers().fs_base, t.registers().gs_base), (0x777_000, 0x888_000));
+    t.registers().rip = at!(guest_clone);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.syscall().number, 56);
+    t.set_return(5);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.registers().rbx, 5);
+}
+
+#[test]
+fn interrupts() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, at!(guest_spin));
+    let handle = t.interrupter();
+    handle.interrupt();
+    assert_eq!(t.run(), Exit::Interrupted, "asked for before the run");
+    for _ in 0..20 {
+        let other = Arc::clone(&handle);
+        let asker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            other.interrupt();
+        });
+        let before = t.registers().rax;
+        assert_eq!(t.run(), Exit::Interrupted);
+        assert!(t.registers().rax > before);
+        asker.join().unwrap();
+    }
+    // Calls are neither lost nor serviced twice, whenever the interrupt comes.
+    t.registers().rip = CODE + 0x30;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopper = Arc::clone(&stop);
+    let storm = std::thread::spawn(move || {
+        while !stopper.load(std::sync::atomic::Ordering::Relaxed) {
+            handle.interrupt();
+            std::thread::yield_now();
+        }
+    });
+    t.registers().rip = at!(guest_start);
+    let mut calls = 0_u64;
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        match t.run() {
+            Exit::Syscall if t.syscall().number == 500 => t.set_return(1),
+            Exit::Syscall => {
+                assert_eq!(t.syscall().number, 39);
+                t.set_return(calls);
+                calls += 1;
+                if calls % 3 == 0 {
+                    assert_eq!(t.registers().rax, calls - 1);
+                }
+            }
+            Exit::Interrupted => {
+                let r = t.registers();
+                assert!((CODE..CODE + 0x40).contains(&r.rip), "{:x}", r.rip);
+                if r.rip >= CODE + 0x36 && calls > 0 && r.rax != 39 {
+                    assert_eq!(r.rax, calls - 1);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    storm.join().unwrap();
+    assert!(calls > 100);
+}
+
+#[test]
+fn threads_and_spaces() {
+    let (platform, space) = setup();
+    let mut threads: Vec<_> = (0..4).map(|_| thread(&space, CODE)).collect();
+    let workers: Vec<_> = threads
+        .drain(..)
+        .map(|mut t| {
+            std::thread::spawn(move || {
+                for _ in 0..500 {
+                    assert_eq!(t.run(), Exit::Syscall);
+                    t.set_return(1);
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().unwrap();
+    }
+    // A second address space does not see the first one's data.
+    let second = platform.new_address_space().unwrap();
+    assert_ne!(space.host_pid(), second.host_pid());
+    fill(&second, 0x3_0000);
+    let mut t = thread(&second, at!(guest_touch));
+    t.registers().rdi = DATA;
+    assert_eq!(t.run(), Exit::Syscall);
+    let mut byte = [0; 1];
+    platform.memory().read(0x3_0000, &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    platform.memory().read(0x1_0000, &mut byte).unwrap();
+    assert_eq!(byte, [0]);
+    // And back into the first: its thread goes with it.
+    t.switch(&space).unwrap();
+    t.load(&state(at!(guest_touch)));
+    t.registers().rdi = DATA;
+    assert_eq!(t.run(), Exit::Syscall);
+    platform.memory().read(0x1_0000, &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    // A copy of the address space has the mappings.
+    let copy = space.fork().unwrap().unwrap();
+    let mut c = thread(&copy, at!(guest_touch));
+    c.registers().rdi = DATA + 8;
+    assert_eq!(c.run(), Exit::Syscall);
+    drop(c);
+    drop(copy);
+    assert_eq!(t.run(), Exit::Syscall);
+}
+
+#[test]
+fn death_is_an_exit() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, at!(guest_spin));
+    let pid = space.host_pid().unwrap();
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    });
+    assert_eq!(t.run(), Exit::Died);
+    assert_eq!(t.run(), Exit::Died);
+    assert_eq!(t.registers().rip, 0);
+    assert!(space.apply(OpBatch::one(AsOp::Unmap { range: range(DATA, PAGE) })).is_err());
+    assert!(Arc::clone(&space).new_context(&state(CODE)).is_err());
+    killer.join().unwrap();
+    let low = platform_low();
+    assert!(space.apply(OpBatch::one(map(low, PAGE, Prot::READ, 0))).is_err());
+}
+
+fn platform_low() -> u64 {
+    0x10_0000
+}
+
+#[test]
+fn host_files() {
+    let (_platform, space) = setup();
+    let file = rustix::fs::memfd_create(c"host", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::io::write(&file, &42_u64.to_ne_bytes()).unwrap();
+    let fd = Arc::new(file);
+    for _ in 0..3 {
+        let mut batch = OpBatch::default();
+        for at in [0x1000_0000, 0x1000_1000] {
+            batch.ops.push(AsOp::Map {
+                range: range(at, PAGE),
+                prot: Prot::READ,
+                backing: Backing::Host { fd: Arc::clone(&fd), offset: 0 },
+                shared: false,
+                populate: false,
+            });
+        }
+        space.apply(batch).unwrap();
+    }
+    let mut t = thread(&space, at!(guest_fault));
+    (t.registers().rdi, t.registers().rsi) = (0x1000_1000, DATA);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.registers().rax, 39);
+    // Past the end of the file.
+    t.registers().rip = at!(guest_fault);
+    rustix::fs::ftruncate(&*fd, 0).unwrap();
+    assert_eq!(t.run(), Exit::Fault { addr: 0x1000_1000, access: Access::Read });
+}
