@@ -74,7 +74,7 @@ impl Space {
         let report = report?;
         let socket = report.fd.ok_or(Errno::EAGAIN)?;
         let helper = Helper::new(socket, control);
-        let process = Process(helper.identify()?);
+        let process = Process::new(helper.identify()?);
         let space = Arc::new(Space {
             process,
             helper: Ranked::new(helper),
@@ -87,7 +87,12 @@ impl Space {
 
     /// Host pid of the stub.
     pub(super) fn pid(&self) -> i32 {
-        self.process.0
+        self.process.pid()
+    }
+
+    /// Ends the stub: it misbehaved.
+    pub(super) fn kill(&self) {
+        self.process.kill();
     }
 
     /// Another living stub of the same platform.
@@ -160,7 +165,7 @@ impl Space {
             let result = helper.run(&calls, &fds);
             if !fds.is_empty() && result.is_err() {
                 // The descriptor table is not what we think it is any more.
-                super::sys::kill(self.pid());
+                self.process.kill();
             }
             result?;
         }
@@ -223,6 +228,11 @@ impl AddressSpace for Space {
         let result = self.run(&batch.ops);
         batch.complete();
         result
+    }
+
+    fn retire(&self, _range: AddrRange, then: Box<dyn FnOnce() + Send>) {
+        self.process.end();
+        then();
     }
 
     fn new_context(self: Arc<Self>, state: &ThreadState) -> SysResult<Box<dyn Context>> {

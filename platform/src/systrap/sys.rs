@@ -85,17 +85,25 @@ pub(super) fn receive_sees_death() -> bool {
     })
 }
 
-/// Waits until the listener has a notification (`true`) or lost its last thread (`false`).
-pub(super) fn wait_listener(listener: BorrowedFd<'_>) -> bool {
+fn poll_listener(listener: BorrowedFd<'_>, timeout_ms: i32) -> i16 {
     loop {
         let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
-        let n = unsafe { libc::poll(&raw mut poll, 1, -1) };
-        if n < 0 && last() == Errno::EINTR {
-            continue;
+        let n = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+        if n >= 0 || last() != Errno::EINTR {
+            return poll.revents;
         }
-        return n == 1 && poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) == 0;
     }
+}
+
+/// Whether the listener lost its last thread.
+pub(super) fn is_dead(listener: BorrowedFd<'_>) -> bool {
+    poll_listener(listener, 0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+}
+
+/// Waits until the listener has a notification (`true`) or lost its last thread (`false`).
+pub(super) fn wait_listener(listener: BorrowedFd<'_>) -> bool {
+    poll_listener(listener, -1) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) == 0
 }
 
 /// Sends a signal to one thread of a stub.

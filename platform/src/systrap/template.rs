@@ -9,6 +9,7 @@ use super::slots::{Control, Slots};
 use super::sys;
 use crate::stub::{self, filter, layout};
 use abi::{AddrRange, Errno, SysResult};
+use lock::{Ranked, order};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -25,13 +26,41 @@ pub struct Template {
     process: Process,
 }
 
-/// A child that dies with its owner.
+/// A child that dies with its owner at the latest.
 #[derive(Debug)]
-pub(super) struct Process(pub(super) i32);
+pub(super) struct Process {
+    pid: i32,
+    /// Once reaped, the pid may be another process's.
+    reaped: Ranked<order::Leaf, bool>,
+}
+
+impl Process {
+    pub(super) fn new(pid: i32) -> Process {
+        Process { pid, reaped: Ranked::new(false) }
+    }
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+    /// Kills it; whoever reaps it comes later.
+    pub(super) fn kill(&self) {
+        let reaped = self.reaped.lock();
+        if !*reaped {
+            sys::kill(self.pid);
+        }
+    }
+    /// Kills it and waits until its memory is gone.
+    pub(super) fn end(&self) {
+        let mut reaped = self.reaped.lock();
+        if !*reaped {
+            sys::kill_and_reap(self.pid);
+            *reaped = true;
+        }
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
-        sys::kill_and_reap(self.0);
+        self.end();
     }
 }
 
@@ -126,7 +155,7 @@ impl Template {
         drop((theirs, original));
         let helper = Helper::new(ours, control);
         // The child that failed on its way closes the socket by dying.
-        let process = Process(helper.identify()?);
+        let process = Process::new(helper.identify()?);
         let range = |from: u64, to: u64| AddrRange::new(from - vdso.start + target, to - vdso.start + target);
         let (vvar, code) = if vdso.end == 0 {
             (None, None)
@@ -138,7 +167,7 @@ impl Template {
 
     /// Host pid of the template.
     pub(super) fn pid(&self) -> i32 {
-        self.process.0
+        self.process.pid()
     }
 }
 

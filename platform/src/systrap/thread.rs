@@ -140,8 +140,9 @@ impl Thread {
                 return Err(crate::DEAD);
             }
             match sys::receive(self.listener.as_fd()) {
-                // A signal to this thread, or a notification withdrawn by a signal to the other one.
-                Err(Errno::EINTR | Errno::ENOENT) => {}
+                Err(Errno::EINTR) => {}
+                // Withdrawn by a signal to the stub thread, or that thread has ended.
+                Err(Errno::ENOENT) if !sys::is_dead(self.listener.as_fd()) => {}
                 Err(_) => return Err(crate::DEAD),
                 Ok(notification) => return Ok(notification),
             }
@@ -156,7 +157,7 @@ impl Thread {
 
     /// The stub did what no stub of ours does: end it.
     fn insane(&mut self) -> Exit {
-        sys::kill(self.space.pid());
+        self.space.kill();
         self.died()
     }
 
@@ -316,7 +317,7 @@ impl Thread {
         if self.receive().is_err() {
             self.space.return_area(&self.area);
         } else {
-            sys::kill(self.space.pid());
+            self.space.kill();
         }
     }
 }
