@@ -31,6 +31,8 @@ ranks! {
     PtraceState = 130, "Tracer links.";
     MountTable = 200, "One mount namespace.";
     RenameTree = 210, "Serialises directory renames of one file system.";
+    TreeDir = 212, "Changes of one directory's names in the dentry tree.";
+    OverlayNode = 215, "Layers of one overlay node; a nested overlay's are taken as the same rank.";
     DirInode = 220, "A directory's entries.";
     DirInodeInner = 221, "A second directory (child of the first, or of a layer below).";
     LowerInode = 225, "A layer below an overlay.";
@@ -56,6 +58,9 @@ ranks! {
     RemoteTable = 564, "Inodes and cached descriptors of one export of the gofer.";
     RemoteWire = 566, "The conversation with one gofer.";
     InodeAttr = 600, "Attributes of one inode.";
+    MountLinks = 630, "Parent, children and propagation of one mount.";
+    DentryNames = 640, "Cached names below one dentry.";
+    DentryLinks = 641, "Parent and name of one dentry.";
     SignalHandlers = 700, "sigaction table of a thread group.";
     SignalPending = 710, "Pending signals of a thread or group.";
     TaskState = 720, "Small per-task shared fields.";
