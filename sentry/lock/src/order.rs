@@ -41,6 +41,7 @@ ranks! {
     FdTable = 300, "Descriptor table slots.";
     OpenFilePos = 310, "File position of an open file.";
     EpollTree = 320, "Interest lists of epoll instances.";
+    InodeState = 325, "The side table of inode states.";
     FileLocks = 330, "POSIX, OFD and flock locks and leases.";
     Socket = 400, "One socket.";
     SocketPeer = 410, "The other end of a socket, or a socket reached through a table.";

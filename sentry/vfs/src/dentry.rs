@@ -7,6 +7,7 @@
 
 use crate::caller::Caller;
 use crate::inode::{DentryHint, Inode};
+use crate::inode_state::InodeKey;
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use lock::{Ranked, RankedGuard, RankedRw, order};
@@ -32,6 +33,7 @@ pub struct Dentry {
     dead: AtomicBool,
     used: AtomicBool,
     slot: AtomicU32,
+    key: std::sync::OnceLock<InodeKey>,
 }
 
 struct Links {
@@ -64,6 +66,7 @@ impl Dentry {
             dead: AtomicBool::new(false),
             used: AtomicBool::new(false),
             slot: AtomicU32::new(NO_SLOT),
+            key: std::sync::OnceLock::new(),
         }
     }
     /// The root of a file system, or a dentry outside every tree (pipes, memfds) with its shown name.
@@ -84,6 +87,20 @@ impl Dentry {
     #[must_use]
     pub fn is_negative(&self) -> bool {
         self.inode.is_none()
+    }
+    /// Device and number of its inode, where they can be had.
+    #[must_use]
+    pub fn key(&self, by: Option<&Caller<'_>>) -> Option<InodeKey> {
+        if let Some(key) = self.key.get() {
+            return Some(*key);
+        }
+        let inode = self.inode.as_ref()?;
+        let ino = match (inode.ino(), by) {
+            (Some(ino), _) => ino,
+            (None, Some(by)) => inode.attr(by).ok()?.ino,
+            (None, None) => return None,
+        };
+        Some(*self.key.get_or_init(|| (inode.fs().dev(), ino)))
     }
     /// Whether this is a directory.
     #[must_use]
@@ -148,6 +165,11 @@ impl Dentry {
             child.used.store(true, Ordering::Relaxed);
         }
         found
+    }
+    /// The child if the cache knows it for sure.
+    #[must_use]
+    pub fn known(&self, name: &[u8], by: &Caller<'_>) -> Option<Arc<Dentry>> {
+        self.cached(name).filter(|child| self.trusted(name, child, by))
     }
     fn trusted(&self, name: &[u8], child: &Arc<Dentry>, by: &Caller<'_>) -> bool {
         match self.hint {
@@ -245,11 +267,22 @@ impl Dentry {
     }
     /// The name is gone: unlink, rmdir, or replaced by a rename. Leaves a negative entry.
     pub fn removed(self: &Arc<Dentry>, child: &Arc<Dentry>) {
-        child.dead.store(true, Ordering::Release);
-        self.forget(child);
+        self.killed(child);
         if self.hint == DentryHint::Exclusive {
             self.adopt(&child.name(), None);
         }
+    }
+    /// The name is gone and another takes its place.
+    pub fn killed(&self, child: &Arc<Dentry>) {
+        child.dead.store(true, Ordering::Release);
+        self.forget(child);
+    }
+    /// A dentry below this directory that no name leads to (O_TMPFILE): dead from the start.
+    #[must_use]
+    pub fn unnamed(self: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let child = Dentry::build(Some(inode), Some(Arc::clone(self)), Arc::from(name), self.super_id);
+        child.dead.store(true, Ordering::Release);
+        Arc::new(child)
     }
     /// The file system renamed `child` of this directory to `name` of `dir`. Both are locked.
     pub fn moved(self: &Arc<Dentry>, child: &Arc<Dentry>, dir: &Arc<Dentry>, name: &[u8]) {
@@ -313,8 +346,6 @@ impl Drop for Dentry {
         let mut next = Some(parent);
         while let Some(dentry) = next.take() {
             let Some(mut owned) = Arc::into_inner(dentry) else { return };
-            let this: *const Dentry = &raw const owned;
-            let _ = this;
             let links = owned.links.get_mut();
             next = links.parent.take();
             if let Some(up) = &next {

@@ -1,10 +1,11 @@
 //! Open files (the "open file description" of open(2)).
 //!
 //! [`OpenFile`] checks access mode, O_APPEND, RLIMIT_FSIZE once, keeps the position, and waits;
-//! [`FileOps`] is what a kind of file does. Rank of the position: `OpenFilePos`.
+//! [`FileOps`] is what a kind of file does.
 
 use crate::attr::{Attr, AttrChange, FsStat};
-use crate::caller::{Caller, Waitable};
+use crate::caller::Caller;
+pub use crate::open_file::{OpenFile, RwFlags, SignalOwner, seek_in};
 use abi::fs::{FileType, OpenFlags};
 use abi::poll::Events;
 use abi::{Errno, SysResult};
@@ -70,9 +71,20 @@ pub trait FileOps: Send + Sync {
         self.is_seekable()
     }
     /// New position; `current` is the old one. The default serves `is_seekable` files of known size.
-    fn seek(&self, _file: &OpenFile, _current: u64, _to: SeekFrom, _by: &Caller<'_>) -> SysResult<u64> {
-        Err(Errno::ESPIPE)
+    fn seek(&self, file: &OpenFile, current: u64, to: SeekFrom, by: &Caller<'_>) -> SysResult<u64> {
+        let size = match to {
+            SeekFrom::Start(_) | SeekFrom::Current(_) => 0,
+            _ => file.attr(by)?.size,
+        };
+        seek_in(current, to, size)
     }
+    /// open(2) of /proc/pid/fd/N for a file without an inode in a tree: pipes and memfds give a new open
+    /// file, the others none.
+    fn reopen(&self, _flags: OpenFlags, _by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+    /// The last reference to the open file is gone.
+    fn released(&self) {}
     /// Events of `interest` that are ready (ERR and HUP always).
     fn ready(&self, interest: Events) -> Events {
         interest & (Events::READABLE | Events::WRITABLE)
@@ -173,54 +185,4 @@ pub enum SyncScope {
     All,
     /// Data and the metadata needed to read it.
     Data,
-}
-
-impl Waitable for OpenFile {
-    fn ready(&self, interest: Events) -> Events {
-        self.ops.ready(interest)
-    }
-    fn register(&self, entry: &Arc<WaitEntry>) {
-        self.ops.register(entry);
-    }
-    fn unregister(&self, entry: &Arc<WaitEntry>) {
-        self.ops.unregister(entry);
-    }
-}
-
-/// An open file description: shared by the descriptors that dup(2) and fork(2) make.
-///
-/// The vfs builder completes it: position, status flags, location (mount and dentry), owner for SIGIO,
-/// flock. Created with [`OpenFile::anonymous`] for files without a path.
-pub struct OpenFile {
-    ops: Arc<dyn FileOps>,
-    flags: std::sync::atomic::AtomicU32,
-}
-
-impl std::fmt::Debug for OpenFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OpenFile({:?})", self.flags())
-    }
-}
-
-impl OpenFile {
-    /// An open file without a path: pipe, socket, eventfd...
-    #[must_use]
-    pub fn anonymous(ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
-        Arc::new(OpenFile { ops, flags: std::sync::atomic::AtomicU32::new(flags.bits()) })
-    }
-    /// What kind of file it is.
-    #[must_use]
-    pub fn ops(&self) -> &Arc<dyn FileOps> {
-        &self.ops
-    }
-    /// The ops as a concrete type.
-    #[must_use]
-    pub fn downcast<T: 'static>(&self) -> Option<&T> {
-        self.ops.as_any().downcast_ref()
-    }
-    /// Access mode and status flags.
-    #[must_use]
-    pub fn flags(&self) -> OpenFlags {
-        OpenFlags::from_bits_retain(self.flags.load(std::sync::atomic::Ordering::Relaxed))
-    }
 }

@@ -113,6 +113,24 @@ pub trait Inode: Send + Sync {
     fn kind(&self) -> FileType;
     /// Attributes. Cheap: called on every walk step and stat.
     fn attr(&self, by: &Caller<'_>) -> SysResult<Attr>;
+    /// The inode number, when it is known without asking anybody.
+    fn ino(&self) -> Option<u64> {
+        None
+    }
+    /// How long answers of this directory's `lookup` may be trusted.
+    fn child_hint(&self) -> DentryHint {
+        self.fs().dentry_hint()
+    }
+    /// Whether permission is decided by `access` (proc, FUSE) and not by mode and capabilities alone.
+    fn checks_access(&self) -> bool {
+        false
+    }
+    /// Own permission check; asked only when `checks_access`.
+    fn access(&self, _want: crate::perm::Access, _by: &Caller<'_>) -> SysResult<()> {
+        Ok(())
+    }
+    /// The file was read through a mount that keeps access times; `relatime` rules are the inode's to apply.
+    fn touch_atime(&self) {}
     /// Changes attributes; updates ctime.
     fn set_attr(&self, _change: &AttrChange, _by: &Caller<'_>) -> SysResult<()> {
         Err(Errno::EPERM)

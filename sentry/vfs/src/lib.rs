@@ -5,18 +5,43 @@
 //! `FileOps` never block: they say `EAGAIN`, and `OpenFile` waits.
 #![forbid(unsafe_code)]
 
+pub mod anon;
 pub mod attr;
+mod attr_ops;
 pub mod caller;
 pub mod cred;
+pub mod dentry;
 pub mod event;
 pub mod file;
 pub mod inode;
+
+pub mod inode_state;
+pub mod locks;
+pub mod mount;
+pub mod mount_ops;
+pub mod notify;
+mod open;
+mod open_file;
+pub mod ops;
+pub mod path;
+pub mod perm;
+pub mod propagation;
 pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[expect(clippy::module_inception, reason = "the struct that gives the crate its name")]
+pub mod vfs;
+pub mod walk;
 
 pub use attr::{Attr, AttrChange, FsStat, SetTime};
+pub use attr_ops::real_credentials;
 pub use caller::{Blocker, Caller, TaskView, Waitable, realtime_now, wait_until};
 pub use cred::{CapSets, Capabilities, Credentials, Kgid, Kuid, UserNamespace};
-pub use file::{DirSink, FileOps, GuestMemory, Io, OpenFile, SeekFrom, SyncScope};
+pub use dentry::Dentry;
+pub use file::{DirSink, FileOps, GuestMemory, Io, OpenFile, RwFlags, SeekFrom, SyncScope};
 pub use inode::{DentryHint, FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
+pub use mount::{Location, Mount, MountFlags, MountNamespace, Super};
+pub use open_file::Toggle;
+pub use perm::Access;
+pub use vfs::{DeviceOpener, FifoOpener, FsType, MountRequest, Vfs};
+pub use walk::{Follow, FsContext, Resolve, Target, Walk};
