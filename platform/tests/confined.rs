@@ -3,6 +3,7 @@
 
 use abi::AddrRange;
 use platform::memory::MemoryFile;
+use platform::probe::huge_pages;
 use platform::ptrace::Ptrace;
 use platform::registers::{USER_CS, USER_SS};
 use platform::spawn::{
@@ -62,11 +63,14 @@ fn main() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
+    let outside = huge_pages();
     let (mut wait, mut go) = std::io::pipe().unwrap();
     let unshare = Unshare::USER | Unshare::MOUNT | Unshare::PID | Unshare::NET | Unshare::IPC | Unshare::UTS;
     let child = fork(unshare, || {
         wait.read_exact(&mut [0]).unwrap();
         become_ids(0, 0, SetGroups::Deny).unwrap();
+        // The private tmpfs works in a user namespace as well.
+        assert_eq!(huge_pages(), outside);
         let memory = Arc::new(MemoryFile::create(1 << 40).unwrap());
         empty_root().unwrap();
         become_ids(65534, 65534, SetGroups::Deny).unwrap();
