@@ -7,6 +7,7 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use wire::{Handle, MAX_MESSAGE, Reply, Request};
 
 /// Handles given back in one message.
@@ -19,6 +20,8 @@ pub struct Channel {
     buffers: Ranked<order::RemoteWire, Buffers>,
     /// Handles that nobody uses any more.
     dropped: Ranked<order::Leaf, Vec<Handle>>,
+    /// Messages sent, for metrics.
+    sent: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -32,7 +35,18 @@ impl Channel {
     #[must_use]
     pub fn new(socket: OwnedFd) -> Arc<Channel> {
         let buffers = Buffers { request: Vec::new(), reply: vec![0; MAX_MESSAGE] };
-        Arc::new(Channel { socket, buffers: Ranked::new(buffers), dropped: Ranked::new(Vec::new()) })
+        Arc::new(Channel {
+            socket,
+            buffers: Ranked::new(buffers),
+            dropped: Ranked::new(Vec::new()),
+            sent: AtomicU64::new(0),
+        })
+    }
+
+    /// Messages sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Sends a request and hands the reply to `take`, which runs under the channel's lock: it may lock nothing
@@ -103,6 +117,7 @@ impl Channel {
     fn exchange(&self, buffers: &mut Buffers, request: &Request<'_>) -> SysResult<(usize, Option<OwnedFd>)> {
         buffers.request.clear();
         request.encode(&mut buffers.request)?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
         loop {
             match rustix::net::send(&self.socket, &buffers.request, SendFlags::NOSIGNAL) {
                 Ok(_) => break,
