@@ -476,10 +476,10 @@ impl Drop for RemoteInode {
     fn drop(&mut self) {
         self.fs.forget(&self.key, &self.me);
         let place = self.place.get_mut();
-        if let Some(parent) = place.parent.upgrade() {
-            if let Some(names) = &parent.names {
-                names.lock().forget(&place.name, &self.me);
-            }
+        if let Some(parent) = place.parent.upgrade()
+            && let Some(names) = &parent.names
+        {
+            names.lock().forget(&place.name, &self.me);
         }
         if place.handle.is_some() && !self.fs.is_root(place.handle) {
             self.fs.channel.drop_handle(place.handle);

@@ -322,13 +322,13 @@ impl Inode for RemoteInode {
         name: &[u8],
         what: &NewNode,
         perm: ModeBits,
-        by: Owner,
+        given_to: Owner,
         _by: &Caller<'_>,
     ) -> SysResult<Arc<dyn Inode>> {
         let special = |kind| wire::NewNode::Special { kind };
         let node = match what {
             NewNode::Regular => {
-                let (node, fd) = self.create_file(name, perm, owner(by))?;
+                let (node, fd) = self.create_file(name, perm, owner(given_to))?;
                 let inode = self.created(name, node)?;
                 inode.xattrs.store(XATTRS_UNKNOWN, Ordering::Release);
                 inode.adopt(fd, Access::READ | Access::WRITE);
@@ -342,7 +342,7 @@ impl Inode for RemoteInode {
             NewNode::CharDevice(0) => special(Kind::Char),
             NewNode::CharDevice(_) | NewNode::BlockDevice(_) => return Err(Errno::EPERM),
         };
-        let node = self.make(name, node, perm, owner(by))?;
+        let node = self.make(name, node, perm, owner(given_to))?;
         let inode = self.created(name, node)?;
         if let NewNode::Symlink(target) = what {
             let _ = inode.target.set(target.clone());
@@ -350,13 +350,13 @@ impl Inode for RemoteInode {
         Ok(inode)
     }
 
-    fn create_unnamed(&self, perm: ModeBits, by: Owner, caller: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
+    fn create_unnamed(&self, perm: ModeBits, given_to: Owner, by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(super::inode::host)?;
         let name = format!(".tmpfile-{:016x}", u64::from_le_bytes(random));
-        let inode = self.create(name.as_bytes(), &NewNode::Regular, perm, by, caller)?;
-        self.unlink(name.as_bytes(), &inode, caller)?;
+        let inode = self.create(name.as_bytes(), &NewNode::Regular, perm, given_to, by)?;
+        self.unlink(name.as_bytes(), &inode, by)?;
         Ok(inode)
     }
 

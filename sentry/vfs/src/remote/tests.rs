@@ -135,6 +135,22 @@ fn owner() -> Owner {
     Owner { uid: Kuid(rustix::process::geteuid().as_raw()), gid: Kgid(rustix::process::getegid().as_raw()) }
 }
 
+#[test]
+#[ignore = "a measurement"]
+fn round_trip_time() {
+    let world = World::new(ExportFlags::SHARED);
+    let by = world.caller.by();
+    let c = world.walk("a/b/c").unwrap();
+    let file = c.lookup(b"file", &by).unwrap();
+    for _ in 0..5 {
+        let start = Instant::now();
+        for _ in 0..10_000 {
+            assert!(c.revalidate(b"file", &file, &by));
+        }
+        eprintln!("round trip {:?}", start.elapsed() / 10_000);
+    }
+}
+
 const BOTH: [ExportFlags; 2] = [ExportFlags::empty(), ExportFlags::SHARED];
 
 #[test]
