@@ -214,3 +214,9 @@ fn busybox_on_ptrace() {
     let memory = Arc::new(MemoryFile::create(1 << 40).unwrap());
     programs(&platform::ptrace::Ptrace::new(memory).unwrap());
 }
+
+#[test]
+fn busybox_on_systrap() {
+    let memory = Arc::new(MemoryFile::create(1 << 40).unwrap());
+    programs(&platform::systrap::Systrap::new(memory).unwrap());
+}
