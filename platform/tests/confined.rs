@@ -77,6 +77,7 @@ fn main() {
         keep_capabilities(0).unwrap();
         set_dumpable(Dumpable::No).unwrap();
         let platform = Ptrace::new(memory).unwrap();
+        assert!(platform.vdso().is_some() && platform.vvar().is_some());
         guest(&platform);
         0
     })

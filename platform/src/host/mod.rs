@@ -2,6 +2,9 @@
 
 pub mod cpu;
 pub(crate) mod seccomp;
+mod vdso;
+
+pub use vdso::{Vdso, vdso};
 
 use abi::{Errno, SysResult};
 

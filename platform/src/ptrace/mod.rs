@@ -23,7 +23,7 @@ mod tests;
 
 use crate::memory::MemoryFile;
 use crate::seam::{AddressSpace, Platform};
-use abi::{AddrRange, PAGE_SIZE, SysResult};
+use abi::{AddrRange, SysResult};
 use keeper::KeeperHandle;
 use parking_lot::Mutex;
 use std::os::unix::net::UnixDatagram;
@@ -68,21 +68,23 @@ pub struct Ptrace {
 }
 
 impl Ptrace {
-    /// Starts the keeper and the template stub. Reads `/proc/self/maps` for the vDSO, so it is made before
-    /// the root directory goes away; without it guests have no vDSO.
+    /// Starts the keeper and the template stub: after the caller took its final ids (a stub of other ids
+    /// cannot be traced) and before its filter goes in. Guests have a vDSO if [`crate::host::vdso`] found one
+    /// in this process or in the one it was forked from.
     pub fn new(memory: Arc<MemoryFile>) -> SysResult<Ptrace> {
-        let (vvar, vdso) = find_vdso();
-        let keep = match (vvar, vdso) {
-            (Some(vvar), Some(vdso)) => AddrRange::new(vvar.start(), vdso.end()),
-            (None, vdso) => vdso,
-            (Some(_), None) => None,
-        };
+        let found = crate::host::vdso();
+        let keep = found.map(crate::host::Vdso::whole);
         let (sender, receiver) = raw::socket_pair()?;
         let stub_end = receiver.try_clone()?;
         let file = memory.fd().try_clone_to_owned()?;
         let keeper = KeeperHandle::start(file, stub_end.into(), keep)?;
         let shared = Shared { memory, keeper, passing: Mutex::new(Passing { sender, receiver }) };
-        Ok(Ptrace { shared: Arc::new(shared), reserved: [own_range()], vdso, vvar })
+        Ok(Ptrace {
+            shared: Arc::new(shared),
+            reserved: [own_range()],
+            vdso: found.map(|v| v.code),
+            vvar: found.map(|v| v.data),
+        })
     }
 }
 
@@ -114,30 +116,4 @@ impl Platform for Ptrace {
     fn memory(&self) -> &Arc<MemoryFile> {
         &self.shared.memory
     }
-}
-
-/// `([vvar], [vdso])` of this process, adjacent as the kernel places them. `[vvar]` includes
-/// `[vvar_vclock]` (Linux 6.13).
-fn find_vdso() -> (Option<AddrRange>, Option<AddrRange>) {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return (None, None) };
-    let (mut vvar, mut vdso): (Option<AddrRange>, Option<AddrRange>) = (None, None);
-    for line in maps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(range), Some(name)) = (words.next(), words.next_back()) else { continue };
-        let Some((start, end)) = range.split_once('-') else { continue };
-        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
-            continue;
-        };
-        match name {
-            "[vvar]" | "[vvar_vclock]" => {
-                let first = vvar.map_or(start, |range| range.start());
-                vvar = AddrRange::new(first, end);
-            }
-            "[vdso]" => vdso = AddrRange::new(start, end),
-            _ => {}
-        }
-    }
-    let adjacent =
-        matches!((vvar, vdso), (Some(a), Some(b)) if a.end() == b.start() && a.len() < 64 * PAGE_SIZE);
-    if adjacent { (vvar, vdso) } else { (None, None) }
 }

@@ -168,6 +168,8 @@ pub fn empty_root() -> SysResult<()> {
 /// unmounted, with everything below it.
 pub fn enter_root(root: BorrowedFd<'_>) -> SysResult<()> {
     use rustix::mount;
+    // The last chance to see /proc/self/maps; stubs need to know.
+    let _ = crate::host::vdso();
     mount::move_mount(root, "", rustix::fs::CWD, "/", mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(errno)?;
     rustix::process::fchdir(root).map_err(errno)?;
