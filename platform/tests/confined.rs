@@ -11,6 +11,7 @@ use platform::spawn::{
     write_id_maps,
 };
 use platform::{AsOp, Backing, Exit, OpBatch, Platform, Prot, Registers, ThreadState};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -59,6 +60,35 @@ fn guest(platform: &Ptrace) {
     panic!("the stub outlived its address space");
 }
 
+/// Nothing but what the platform says it needs, and what threads, the allocator and this test do.
+fn filter() {
+    let own = [
+        libc::SYS_clone3,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_close,
+        libc::SYS_exit,
+        libc::SYS_fcntl,
+        libc::SYS_exit_group,
+        libc::SYS_futex,
+        libc::SYS_gettid,
+        libc::SYS_mprotect,
+        libc::SYS_prctl,
+        libc::SYS_rseq,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_set_robust_list,
+        libc::SYS_sigaltstack,
+        libc::SYS_write,
+    ];
+    let calls =
+        platform::ptrace::HOST_CALLS.iter().chain(platform::memory::HOST_CALLS).map(|(call, _)| *call);
+    let rules = calls.chain(own).map(|call| (call, Vec::new())).collect();
+    let (kill, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    let filter = SeccompFilter::new(rules, kill, allow, TargetArch::x86_64).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter_all_threads(&program).unwrap();
+}
+
 fn main() {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -78,6 +108,7 @@ fn main() {
         set_dumpable(Dumpable::No).unwrap();
         let platform = Ptrace::new(memory).unwrap();
         assert!(platform.vdso().is_some() && platform.vvar().is_some());
+        filter();
         guest(&platform);
         0
     })

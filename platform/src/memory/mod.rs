@@ -16,6 +16,18 @@ use mapping::Mapping;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Host calls that files and windows make, each with its reason, for the caller's own filter.
+pub const HOST_CALLS: &[(libc::c_long, &str)] = &[
+    (libc::SYS_mmap, "windows on donated files, never executable"),
+    (libc::SYS_munmap, "windows that are no longer used"),
+    (libc::SYS_madvise, "huge page advice, prefaulting, dropping page tables"),
+    (libc::SYS_fallocate, "gives guest pages back to the host"),
+    (libc::SYS_lseek, "counts resident pages by data and holes"),
+    (libc::SYS_preadv2, "reads host files straight into guest pages"),
+    (libc::SYS_pwritev2, "writes host files straight from guest pages"),
+    (libc::SYS_rt_sigreturn, "returns from the fault handler of tolerant copies"),
+];
+
 /// Bytes of a huge page.
 pub const HUGE_PAGE: u64 = 2 << 20;
 

@@ -42,6 +42,17 @@ fn own_range() -> AddrRange {
     AddrRange::new(layout::CODE as u64, (layout::CODE + layout::LEN) as u64).unwrap_or_default()
 }
 
+/// Host calls that the platform makes after `new`, each with its reason, for the caller's own filter.
+/// Threads, locks and the allocator are not counted here.
+pub const HOST_CALLS: &[(libc::c_long, &str)] = &[
+    (libc::SYS_ptrace, "runs guests and carries out calls in stubs"),
+    (libc::SYS_wait4, "waits for a stub thread to stop, and reaps dead ones"),
+    (libc::SYS_tgkill, "interrupts a running guest thread"),
+    (libc::SYS_kill, "ends a stub process"),
+    (libc::SYS_sendmsg, "hands a donated file to a stub for the length of a mapping"),
+    (libc::SYS_recvfrom, "throws away a descriptor that a stub did not take"),
+];
+
 /// What all address spaces share.
 #[derive(Debug)]
 struct Shared {
