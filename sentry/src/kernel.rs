@@ -2,6 +2,7 @@
 //!
 //! Every object hangs off [`Kernel`] and is described by data, so that it can be saved and made again.
 
+use crate::futex::FutexTable;
 use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
 use crate::process::tree::ProcessTree;
@@ -26,6 +27,8 @@ pub struct Kernel {
     pub boot: BootClock,
     /// `--strace`.
     pub trace: SyscallTrace,
+    /// Futexes.
+    pub futexes: FutexTable,
     /// What the guest is told about the machine.
     pub machine: Machine,
 }
@@ -75,6 +78,7 @@ impl Kernel {
             root: RootNamespaces { user, pid, proxy },
             boot: BootClock { started: Instant::now(), realtime },
             trace: SyscallTrace::default(),
+            futexes: FutexTable::default(),
             machine,
         }))
     }

@@ -6,9 +6,13 @@
 
 pub mod control;
 pub mod files;
+pub mod futex;
 pub mod kernel;
+pub mod loader;
 pub mod namespace;
 pub mod process;
+pub mod ptrace;
+pub mod seccomp;
 pub mod signal;
 pub mod strace;
 pub mod syscalls;

@@ -10,6 +10,7 @@ pub mod fs;
 pub mod ioctl;
 pub mod limits;
 pub mod poll;
+pub mod process;
 mod restart;
 pub mod siginfo;
 pub mod signal;

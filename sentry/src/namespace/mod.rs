@@ -1,6 +1,7 @@
 //! Namespaces of a task (namespaces(7)).
 
 use crate::process::pid::PidNs;
+use abi::process::CloneFlags;
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Namespaces;
@@ -72,4 +73,82 @@ pub struct NsProxy {
     pub uts: Arc<UtsNs>,
     /// Where children are born; the task's own is in its `Pid`.
     pub pid_for_children: Arc<PidNs>,
+}
+
+/// Namespaces and credentials of a child.
+pub struct ChildPlan {
+    /// Namespaces.
+    pub proxy: Arc<NsProxy>,
+    /// Credentials (of a new user namespace with CLONE_NEWUSER).
+    pub cred: Arc<vfs::Credentials>,
+}
+
+/// What a clone with `flags` gives its child.
+pub fn for_clone(cx: &crate::task::Cx<'_>, flags: CloneFlags) -> SysResult<ChildPlan> {
+    let plan = ChildPlan { proxy: Arc::clone(&cx.owned.ns), cred: Arc::clone(cx.cred()) };
+    if !flags.intersects(CloneFlags::NAMESPACES) {
+        return Ok(plan);
+    }
+    make(cx, flags, plan)
+}
+
+/// Makes the namespaces that `flags` name, for clone and unshare.
+fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysResult<ChildPlan> {
+    let mut cred = plan.cred;
+    if flags.contains(CloneFlags::NEWUSER) {
+        cred = new_user_ns(&cred)?;
+    }
+    let rest = flags & CloneFlags::NAMESPACES & !CloneFlags::NEWUSER;
+    if !rest.is_empty() && !cred.has(vfs::Capabilities::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let mut proxy = NsProxy::clone(&plan.proxy);
+    if flags.contains(CloneFlags::NEWUTS) {
+        proxy.uts = UtsNs::new(Arc::clone(&cred.user_ns), proxy.uts.names());
+    }
+    if flags.contains(CloneFlags::NEWPID) {
+        let parent = Arc::clone(&proxy.pid_for_children);
+        proxy.pid_for_children = PidNs::new(next_ino(), Some(parent), Arc::clone(&cred.user_ns))?;
+    }
+    let made = CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWUSER;
+    if flags.intersects(CloneFlags::NAMESPACES.difference(made)) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(ChildPlan { proxy: Arc::new(proxy), cred })
+}
+
+/// Deepest nesting of user namespaces.
+const MAX_USER_LEVEL: usize = 32;
+
+fn new_user_ns(cred: &vfs::Credentials) -> SysResult<Arc<vfs::Credentials>> {
+    let mut level = 0;
+    let mut at = Some(&cred.user_ns);
+    while let Some(ns) = at {
+        level += 1;
+        at = ns.parent.as_ref();
+    }
+    if level > MAX_USER_LEVEL {
+        return Err(Errno::ENOSPC);
+    }
+    if !cred.user_ns.maps_uid(cred.euid) || !cred.user_ns.maps_gid(cred.egid) {
+        return Err(Errno::EPERM);
+    }
+    let ns = UserNamespace {
+        ino: next_ino(),
+        parent: Some(Arc::clone(&cred.user_ns)),
+        owner: cred.euid,
+        maps: Ranked::new(vfs::cred::IdMaps::default()),
+    };
+    let all = vfs::Capabilities::all();
+    let mut new = cred.clone();
+    new.user_ns = Arc::new(ns);
+    new.securebits = 0;
+    new.caps = vfs::CapSets {
+        effective: all,
+        permitted: all,
+        inheritable: vfs::Capabilities::empty(),
+        bounding: all,
+        ambient: vfs::Capabilities::empty(),
+    };
+    Ok(Arc::new(new))
 }

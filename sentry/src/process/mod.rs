@@ -3,18 +3,22 @@
 //! `tree` is the shape (rank `PidTable`); [`Process`] is one thread group (rank `ProcessState`), which
 //! never looks at the tree while its own lock is held.
 
+pub mod exit;
 pub mod limits;
 pub mod pid;
+pub mod pidfd;
+pub mod session;
 pub mod tree;
+pub mod wait;
 
 use crate::signal::Pending;
 use crate::task::TaskShared;
 use limits::Limits;
-use lock::order::{ProcessState, SignalPending, TaskState};
+use lock::order::{Leaf, ProcessState, SignalPending, TaskState};
 use lock::{Ranked, WaitQueue};
 use pid::Pid;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A thread group.
@@ -33,12 +37,28 @@ pub struct Process {
     pub child_events: WaitQueue,
     /// Its own exit (pidfd).
     pub exit_events: WaitQueue,
+    /// A signal was sent (signalfd).
+    pub signal_events: WaitQueue,
+    /// Who wants to know how it ended.
+    pub ending: Ranked<Leaf, Ending>,
     /// Marks that are read without a lock.
     pub marks: Marks,
     /// CPU time of threads that are gone, and of waited-for children.
     pub times: Times,
     /// When it started.
     pub started: Instant,
+}
+
+/// Told when a process has ended.
+pub type EndNotice = Box<dyn FnOnce(WaitStatus) + Send>;
+
+/// The end of a process.
+#[derive(Default)]
+pub struct Ending {
+    /// Set once.
+    pub status: Option<WaitStatus>,
+    /// Told then.
+    pub notices: Vec<EndNotice>,
 }
 
 /// Marks of a process.
@@ -67,6 +87,44 @@ pub struct Times {
     pub children_system_ns: AtomicU64,
 }
 
+impl Marks {
+    /// Takes over what fork inherits.
+    pub fn inherit(&self, parent: &Marks) {
+        self.undumpable.store(parent.undumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl Times {
+    /// Adds a thread that is gone.
+    pub fn add(&self, task: &crate::task::TaskTimes) {
+        self.system_ns.fetch_add(task.system_ns(), Ordering::Relaxed);
+    }
+    /// User and system time.
+    #[must_use]
+    pub fn total(&self) -> (u64, u64) {
+        (self.user_ns.load(Ordering::Relaxed), self.system_ns.load(Ordering::Relaxed))
+    }
+    /// User and system time with that of waited-for children.
+    #[must_use]
+    pub fn with_children(&self) -> (u64, u64) {
+        let (user, system) = self.total();
+        let (more_user, more_system) = self.children();
+        (user.saturating_add(more_user), system.saturating_add(more_system))
+    }
+    /// Time of waited-for children.
+    #[must_use]
+    pub fn children(&self) -> (u64, u64) {
+        (self.children_user_ns.load(Ordering::Relaxed), self.children_system_ns.load(Ordering::Relaxed))
+    }
+    /// Adds a child that was waited for.
+    pub fn add_child(&self, child: &Times) {
+        let (user, system) = child.with_children();
+        self.children_user_ns.fetch_add(user, Ordering::Relaxed);
+        self.children_system_ns.fetch_add(system, Ordering::Relaxed);
+    }
+}
+
 /// Threads and state of a thread group.
 #[derive(Default)]
 pub struct GroupState {
@@ -76,6 +134,8 @@ pub struct GroupState {
     pub live: usize,
     /// Wait status once the whole group must exit.
     pub exiting: Option<WaitStatus>,
+    /// How the leader exited, when others outlived it.
+    pub leader_status: Option<WaitStatus>,
     /// The thread that runs execve and waits for the others to die.
     pub exec: Option<u32>,
     /// Job control.
@@ -152,11 +212,15 @@ impl Process {
             limits: Ranked::new(limits),
             child_events: WaitQueue::new(),
             exit_events: WaitQueue::new(),
+            signal_events: WaitQueue::new(),
+            ending: Ranked::new(Ending::default()),
             marks: Marks::default(),
             times: Times::default(),
             started: Instant::now(),
         })
     }
+    /// Timers of a process that is gone fire no more.
+    pub fn end_timers(&self) {}
     /// A copy of the thread list.
     #[must_use]
     pub fn threads(&self) -> Vec<Arc<TaskShared>> {

@@ -2,8 +2,12 @@
 //!
 //! Ranks: `SignalHandlers`, then `SignalPending`. Who sends never waits for who receives.
 
+pub mod altstack;
+pub mod deliver;
+pub mod frame;
 pub mod handlers;
 pub mod pending;
+pub mod send;
 
 pub use handlers::{Disposition, SignalHandlers};
 pub use pending::Pending;

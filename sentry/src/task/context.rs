@@ -4,6 +4,7 @@ use super::memory::{GuestMemoryExt, MemoryManager};
 use super::{FsContext, TaskOwned, TaskShared};
 use crate::files::FdTable;
 use crate::kernel::Kernel;
+use crate::process::pid::PidNs;
 use abi::{SysResult, UserCStr, UserPtr};
 use platform::Context;
 use std::sync::Arc;
@@ -55,6 +56,11 @@ impl Cx<'_> {
             task: &**self.shared,
             umask: self.owned.fs.umask(),
         }
+    }
+    /// The pid namespace of the caller.
+    #[must_use]
+    pub fn shared_ns(&self) -> Option<Arc<PidNs>> {
+        self.owned.pid.ns().cloned()
     }
     /// Copies one structure in.
     pub fn read<T: FromBytes>(&self, ptr: UserPtr<T>) -> SysResult<T> {

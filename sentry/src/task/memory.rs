@@ -18,6 +18,38 @@ impl MemoryManager {
     }
 }
 
+/// Why a fault could not be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// Nothing is mapped there.
+    NotMapped,
+    /// Not for this access.
+    NotAllowed,
+    /// Behind the end of a file.
+    NothingBehind,
+    /// No page could be had.
+    OutOfMemory,
+}
+
+impl MemoryManager {
+    /// Identity.
+    pub fn id(&self) -> u64 { 0 }
+    /// Object behind a shared word.
+    pub fn shared_word(&self, _addr: UserAddr) -> SysResult<Option<(mm::MappableId, u64)>> { Err(Errno::EFAULT) }
+    /// Load.
+    pub fn load_u32(&self, _addr: UserAddr) -> SysResult<u32> { Err(Errno::EFAULT) }
+    /// Store.
+    pub fn store_u32(&self, _addr: UserAddr, _value: u32) -> SysResult<()> { Err(Errno::EFAULT) }
+    /// Compare and exchange.
+    pub fn cas_u32(&self, _addr: UserAddr, _old: u32, _new: u32) -> SysResult<u32> { Err(Errno::EFAULT) }
+    /// Fault.
+    pub fn handle_fault(&self, _addr: u64, _access: platform::Access) -> Result<(), FaultKind> { Err(FaultKind::NotMapped) }
+    /// Copy.
+    pub fn fork(&self) -> SysResult<std::sync::Arc<MemoryManager>> { Err(Errno::ENOMEM) }
+    /// Stub.
+    pub fn space(&self) -> std::sync::Arc<dyn platform::AddressSpace> { unimplemented!() }
+}
+
 /// Typed copies.
 pub trait GuestMemoryExt {
     /// Copies one structure in.

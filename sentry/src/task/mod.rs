@@ -5,13 +5,18 @@
 //! and credentials, so that hot paths take no lock. [`Cx`] is both, and the platform's context, for the
 //! time of one system call.
 
+pub mod clone;
 mod context;
 pub mod fs_context;
 pub mod memory;
 mod owned;
+pub mod run;
 mod shared;
+mod times;
 
 pub use context::Cx;
 pub use fs_context::FsContext;
-pub use owned::TaskOwned;
+pub use owned::{OwnedSignal, Personal, Registered, StartEvent, TaskOwned};
+pub use run::current;
 pub use shared::{Published, RunMode, TaskShared, Work};
+pub use times::TaskTimes;

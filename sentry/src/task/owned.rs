@@ -1,11 +1,15 @@
 //! What only the task's own thread touches.
 
 use super::memory::MemoryManager;
+use super::clone::VforkLatch;
 use super::{FsContext, Published, TaskShared};
 use crate::files::FdTable;
+use crate::futex::Waiter;
 use crate::namespace::NsProxy;
+use crate::process::WaitStatus;
 use crate::process::pid::Pid;
 use crate::signal::SignalHandlers;
+use crate::signal::frame::FaultDetail;
 use abi::UserAddr;
 use abi::siginfo::StackT;
 use abi::signal::SigSet;
@@ -36,6 +40,42 @@ pub struct TaskOwned {
     pub keep_registers: bool,
     /// no_new_privs.
     pub no_new_privs: bool,
+    /// Set by exit(2): the loop ends.
+    pub leaving: Option<WaitStatus>,
+    /// A tracer or a seccomp filter looks at calls.
+    pub watched: bool,
+    /// The call is made again after an interruption without a handler.
+    pub restarting: bool,
+    /// Until when the interrupted call sleeps (Restart::Block).
+    pub restart_deadline: lock::Deadline,
+    /// What a traced child does first.
+    pub start_event: Option<StartEvent>,
+    /// The parent that sleeps until this task has memory of its own.
+    pub vfork: Option<Arc<VforkLatch>>,
+    /// Place in futex buckets, made by the first wait.
+    pub futex: Option<Arc<Waiter>>,
+    /// Settings that only the thread itself looks at.
+    pub personal: Personal,
+    /// Seccomp filters.
+    pub seccomp: Option<Arc<crate::seccomp::Filters>>,
+}
+
+/// Settings of a thread that only it looks at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Personal {
+    /// personality(2).
+    pub personality: u32,
+    /// PR_SET_TIMERSLACK in nanoseconds.
+    pub timer_slack_ns: u64,
+}
+
+/// How a traced child starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartEvent {
+    /// With a SIGSTOP.
+    Stop,
+    /// With PTRACE_EVENT_STOP.
+    Seized,
 }
 
 /// Signal state of a thread that only it changes.
@@ -46,6 +86,16 @@ pub struct OwnedSignal {
     pub saved_mask: Option<SigSet>,
     /// sigaltstack(2).
     pub altstack: StackT,
+    /// What the last fault was, for the next frame.
+    pub fault: FaultDetail,
+}
+
+impl OwnedSignal {
+    /// Nothing saved, nothing faulted.
+    #[must_use]
+    pub fn new(handlers: Arc<SignalHandlers>, altstack: StackT) -> OwnedSignal {
+        OwnedSignal { handlers, saved_mask: None, altstack, fault: FaultDetail::default() }
+    }
 }
 
 /// Guest addresses that the kernel writes to.
@@ -65,9 +115,10 @@ impl TaskOwned {
     pub fn comm_text(&self) -> String {
         comm_text(&self.comm)
     }
-    /// Shows others what this thread now uses. Called after each change of the shared copies.
-    pub fn publish(&self, shared: &TaskShared) {
-        *shared.published.lock() = Published {
+    /// What others are shown.
+    #[must_use]
+    pub fn published(&self) -> Published {
+        Published {
             comm: self.comm,
             cred: Arc::clone(&self.cred),
             mm: Some(Arc::clone(&self.mm)),
@@ -76,7 +127,12 @@ impl TaskOwned {
             ns: Arc::clone(&self.ns),
             handlers: Arc::clone(&self.signal.handlers),
             pid: Arc::clone(&self.pid),
-        };
+        }
+    }
+    /// Shows others what this thread now uses. Called after each change of the shared copies.
+    pub fn publish(&self, shared: &TaskShared) {
+        let old = std::mem::replace(&mut *shared.published.lock(), self.published());
+        drop(old);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What other threads may touch of a task.
 
 use super::memory::MemoryManager;
-use super::{FsContext, owned};
+use super::{FsContext, TaskTimes, owned};
 use crate::files::FdTable;
 use crate::kernel::Kernel;
 use crate::namespace::NsProxy;
@@ -10,7 +10,7 @@ use crate::process::limits::Resource;
 use crate::process::pid::Pid;
 use crate::signal::{Pending, SignalHandlers};
 use abi::poll::Events;
-use abi::signal::Signal;
+use abi::signal::{SigSet, Signal};
 use lock::order::{Leaf, SignalPending, TaskState};
 use lock::{BlockError, Deadline, Parker, Ranked, WakeTarget};
 use platform::Interrupter;
@@ -32,8 +32,13 @@ bitflags::bitflags! {
         const TRACE = 8;
         /// The container is paused.
         const FREEZE = 16;
+        /// The process was continued: its parent is to be told.
+        const CONTINUED = 32;
     }
 }
+
+const EXITING: u32 = 1;
+const TRACED: u32 = 2;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,9 +121,18 @@ pub struct TaskShared {
     /// Signals for this thread alone.
     pub pending: Ranked<SignalPending, Pending>,
     /// Blocked signals: written by the thread, read by senders.
+    /// CPU time.
+    pub times: TaskTimes,
+    /// PR_SET_PDEATHSIG; 0 for none.
+    pub death_signal: AtomicU32,
     mask: AtomicU64,
+    /// Signals that sigtimedwait waits for, although blocked.
+    awaits: AtomicU64,
+    /// Signals that an instruction of the thread caused: init dies of them too.
+    forced: AtomicU64,
     tid: AtomicU32,
     work: AtomicU32,
+    flags: AtomicU32,
     mode: AtomicU8,
     parker: Parker,
     interrupter: Ranked<Leaf, Option<Arc<dyn Interrupter>>>,
@@ -135,7 +149,12 @@ impl TaskShared {
             process,
             published: Ranked::new(published),
             pending: Ranked::new(Pending::default()),
+            times: TaskTimes::default(),
+            death_signal: AtomicU32::new(0),
             mask: AtomicU64::new(mask),
+            awaits: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            flags: AtomicU32::new(0),
             tid: AtomicU32::new(tid),
             work: AtomicU32::new(0),
             mode: AtomicU8::new(RunMode::Kernel.number()),
@@ -155,12 +174,52 @@ impl TaskShared {
     }
     /// Blocked signals.
     #[must_use]
-    pub fn mask(&self) -> abi::signal::SigSet {
-        abi::signal::SigSet(self.mask.load(Ordering::SeqCst))
+    pub fn mask(&self) -> SigSet {
+        SigSet(self.mask.load(Ordering::SeqCst))
     }
     /// Only by the thread itself (see `signal::set_mask`, which looks for signals that become ready).
-    pub fn store_mask(&self, mask: abi::signal::SigSet) {
+    pub fn store_mask(&self, mask: SigSet) {
         self.mask.store(mask.0, Ordering::SeqCst);
+    }
+    /// Signals that the thread waits for although they are blocked.
+    #[must_use]
+    pub fn awaits(&self) -> SigSet {
+        SigSet(self.awaits.load(Ordering::SeqCst))
+    }
+    /// Only by the thread itself, around sigtimedwait.
+    pub fn set_awaits(&self, set: SigSet) {
+        self.awaits.store(set.0, Ordering::SeqCst);
+    }
+    /// A signal that the thread's own instruction caused is on its way.
+    pub fn mark_forced(&self, signal: Signal) {
+        self.forced.fetch_or(SigSet::of(signal).0, Ordering::Relaxed);
+    }
+    /// Whether `signal` was caused by the thread itself; forgets it.
+    pub fn take_forced(&self, signal: Signal) -> bool {
+        let bit = SigSet::of(signal).0;
+        self.forced.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+    /// Whether the thread is on its way out.
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & EXITING != 0
+    }
+    /// Says that it takes no more signals.
+    pub fn set_exiting(&self) {
+        self.flags.fetch_or(EXITING, Ordering::SeqCst);
+    }
+    /// Whether a tracer is attached.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & TRACED != 0
+    }
+    /// Marks it traced or not.
+    pub fn set_traced(&self, tracer: Option<u32>) {
+        if tracer.is_some() {
+            self.flags.fetch_or(TRACED, Ordering::SeqCst);
+        } else {
+            self.flags.fetch_and(!TRACED, Ordering::SeqCst);
+        }
     }
     /// What the task has to do before it goes on.
     #[must_use]
