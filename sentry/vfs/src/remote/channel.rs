@@ -8,10 +8,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use wire::{Handle, MAX_MESSAGE, Reply, Request};
 
 /// Handles given back in one message.
 const GIVE_BACK: usize = 64;
+
+/// How long to look for a reply before sleeping.
+const LOOK_OUT: Duration = Duration::from_micros(50);
 
 /// The conversation with one gofer.
 #[derive(Debug)]
@@ -127,11 +131,16 @@ impl Channel {
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
+        // A reply takes a few microseconds, a sleep and a wake-up many times that.
+        let start = Instant::now();
+        let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let message = loop {
             let mut parts = [IoSliceMut::new(&mut buffers.reply)];
-            match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, flags) {
                 Ok(message) => break message,
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) if start.elapsed() < LOOK_OUT => rustix::thread::sched_yield(),
+                Err(rustix::io::Errno::AGAIN) => flags.remove(RecvFlags::DONTWAIT),
                 Err(_) => return Err(Errno::EIO),
             }
         };
