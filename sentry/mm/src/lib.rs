@@ -4,13 +4,32 @@
 //! mapping of a donated host file. Ranks: `MmLayout` > `MmPages` > `FileData` > `Frames`.
 #![forbid(unsafe_code)]
 
+mod copy;
+mod fault;
+mod fork;
 pub mod frames;
 pub mod io;
+mod layout;
+mod manager;
+mod map;
 pub mod mappable;
 pub mod pages;
 pub mod policy;
+mod protect;
+mod segs;
+mod user_io;
+mod vma;
 
+pub use fault::FaultSignal;
 pub use frames::{FrameRange, Frames};
 pub use io::{GuestMemory, GuestSink, GuestSource};
+pub use layout::Totals;
+pub use manager::{Arrangement, ExeFile, MemoryLimits, MemoryManager, ProgramRanges, Randomize};
+pub use map::{MapFile, MapFlags, MmapArgs};
 pub use mappable::{Invalidate, MapUse, Mappable, MappableId, Translation};
 pub use pages::{FilePages, KeepSize, PageQuota, Seals, WriteAt};
+pub use user_io::{FutexKey, FutexScope, UserSink, UserSource};
+pub use vma::{Mapped, VmaFlags, VmaName};
+
+#[cfg(test)]
+mod tests;

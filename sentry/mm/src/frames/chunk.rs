@@ -47,9 +47,6 @@ impl Chunk {
 struct Bits([u64; WORDS]);
 
 impl Bits {
-    fn get(&self, at: usize) -> bool {
-        self.0.get(at / 64).is_some_and(|word| word & (1 << (at % 64)) != 0)
-    }
     fn set(&mut self, first: usize, len: usize, value: bool) {
         for at in first..first.saturating_add(len).min(CHUNK_PAGES) {
             if let Some(word) = self.0.get_mut(at / 64) {

@@ -1,0 +1,3 @@
+//! mprotect, mremap, madvise and what /proc shows.
+
+use super::*;
