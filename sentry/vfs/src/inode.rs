@@ -145,6 +145,9 @@ pub trait Inode: Send + Sync {
     fn lookup_path(&self, _names: &[&[u8]], _by: &Caller<'_>) -> Option<SysResult<Vec<Arc<dyn Inode>>>> {
         None
     }
+    /// For `DentryHint::Shared`: a walk is about to follow `names` from here. A file system with a costly
+    /// `revalidate` asks for all of them at once and lets the calls of `revalidate` that follow profit.
+    fn revalidate_path(&self, _names: &[&[u8]], _by: &Caller<'_>) {}
     /// For `DentryHint::Shared`: whether `name` of this directory still is `child`.
     fn revalidate(&self, _name: &[u8], _child: &Arc<dyn Inode>, _by: &Caller<'_>) -> bool {
         true

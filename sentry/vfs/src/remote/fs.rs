@@ -118,6 +118,11 @@ impl RemoteFs {
         }
     }
 
+    /// The inode in use for a key.
+    pub(super) fn in_use(&self, key: &Key) -> Option<Arc<RemoteInode>> {
+        self.tables.lock().inodes.get(key).and_then(Weak::upgrade)
+    }
+
     /// The inode is gone, or its number may be used again.
     pub(super) fn forget(&self, key: &Key, inode: &Weak<RemoteInode>) {
         let mut tables = self.tables.lock();

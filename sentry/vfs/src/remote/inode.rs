@@ -80,6 +80,8 @@ struct Place {
     name: Arc<[u8]>,
     /// Keeps the parent, and with it the parent's handle, while there is no handle of its own.
     parent_held: Option<Arc<RemoteInode>>,
+    /// When the host last found the inode at this very place (shared exports).
+    found: Option<Instant>,
     /// The name is gone.
     removed: bool,
     read: Weak<Donated>,
@@ -140,6 +142,7 @@ impl RemoteInode {
                 parent,
                 name,
                 parent_held,
+                found: checked,
                 removed: false,
                 read: Weak::new(),
                 write: Weak::new(),
@@ -174,6 +177,14 @@ impl RemoteInode {
         }
         let surplus = {
             let mut at = self.place.lock();
+            if self.fs.is_shared()
+                && let Some((parent, name)) = place
+            {
+                at.found = Some(Instant::now());
+                at.removed = false;
+                at.parent = Arc::downgrade(parent);
+                at.name = Arc::clone(name);
+            }
             if node.handle.is_some() && !at.handle.is_some() {
                 at.handle = node.handle;
                 (Handle::NONE, at.parent_held.take())
@@ -193,6 +204,25 @@ impl RemoteInode {
         if !self.fs.is_root(surplus.0) {
             self.fs.channel.drop_handle(surplus.0);
         }
+    }
+
+    /// The host found the inode at `name` of `parent` just now.
+    pub(super) fn found_at(&self, parent: &RemoteInode, name: &[u8], attr: Attr) {
+        self.store(attr);
+        let mut place = self.place.lock();
+        if !(place.parent.ptr_eq(&parent.me) && *place.name == *name) {
+            place.parent = Weak::clone(&parent.me);
+            place.name = Arc::from(name);
+        }
+        place.found = Some(Instant::now());
+    }
+
+    /// Whether the host found the inode at `name` of `parent` a moment ago, in the call under way.
+    pub(super) fn was_found_at(&self, parent: &RemoteInode, name: &[u8]) -> bool {
+        let place = self.place.lock();
+        place.parent.ptr_eq(&parent.me)
+            && *place.name == *name
+            && place.found.is_some_and(|when| when.elapsed() < FRESH)
     }
 
     /// The host's word. Called under `RemoteWire` where the order of answers matters.
@@ -418,6 +448,7 @@ impl RemoteInode {
             let mut place = self.place.lock();
             let was_here = place.parent.ptr_eq(&from.me) && *place.name == *name;
             place.removed |= was_here;
+            place.found = None;
             let held = if place.removed { place.parent_held.take() } else { None };
             (held, [place.read.upgrade(), place.write.upgrade()])
         };
@@ -443,6 +474,7 @@ impl RemoteInode {
             let mut place = self.place.lock();
             place.parent = Arc::downgrade(parent);
             place.name = Arc::clone(name);
+            place.found = None;
             match place.parent_held.is_some() {
                 true => place.parent_held.replace(Arc::clone(parent)),
                 false => None,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire::{Access, Handle, Kind, Node, Reply, Request, WalkEnd, WalkFlags};
 
-/// Components sent in one walk. More are walked in several.
+/// Most components sent in one walk.
 const LONGEST_WALK: usize = 64;
 
 fn downcast(inode: &Arc<dyn Inode>) -> SysResult<&RemoteInode> {
@@ -262,13 +262,12 @@ impl Inode for RemoteInode {
     }
 
     fn lookup_path(&self, names: &[&[u8]], _by: &Caller<'_>) -> Option<SysResult<Vec<Arc<dyn Inode>>>> {
-        let names = names.get(..LONGEST_WALK).unwrap_or(names);
         let (first, dir) = (names.first()?, self.names.as_deref()?);
         let (known, version) = {
             let dir = dir.lock();
             (dir.knows(first), dir.version())
         };
-        if names.len() < 2 || known {
+        if names.len() < 2 || names.len() > LONGEST_WALK || known {
             return None;
         }
         let walk = || {
@@ -295,20 +294,33 @@ impl Inode for RemoteInode {
                 let version = if inodes.is_empty() { version } else { names.version() };
                 names.missed(version, name);
             }
-            match walked.failed {
-                Some(errno) if inodes.is_empty() => Err(errno),
-                _ => Ok(inodes),
-            }
+            // What could not be looked at is asked for again by itself, for its error.
+            SysResult::Ok(if walked.failed.is_some() { None } else { Some(inodes) })
         };
-        Some(walk())
+        walk().transpose()
+    }
+
+    fn revalidate_path(&self, names: &[&[u8]], _by: &Caller<'_>) {
+        if names.len() < 2 || !self.fs.is_shared() {
+            return;
+        }
+        let (Ok(walked), Ok(mut dir)) = (self.walk(names, WalkFlags::empty()), self.arc()) else { return };
+        for (name, node) in names.iter().zip(&walked.nodes) {
+            let Some(child) = self.fs.in_use(&Key::of(&node.attr)) else { return };
+            child.found_at(&dir, name, node.attr);
+            dir = child;
+        }
     }
 
     fn revalidate(&self, name: &[u8], child: &Arc<dyn Inode>, _by: &Caller<'_>) -> bool {
         let Ok(child) = downcast(child) else { return false };
+        if child.was_found_at(self, name) {
+            return true;
+        }
         match self.walk(&[name], WalkFlags::empty()) {
             Ok(Walked { nodes, .. }) => match nodes.first() {
                 Some(node) if Key::of(&node.attr) == *child.key() => {
-                    child.store(node.attr);
+                    child.found_at(self, name, node.attr);
                     true
                 }
                 _ => false,
