@@ -1,5 +1,5 @@
-//! State that the kernel hangs on an inode whatever its file system: locks, watches, the pipe of a FIFO,
-//! the socket bound to a name, writers and executors (`ETXTBSY`).
+//! State that the kernel hangs on an inode whatever its file system: locks, the socket bound to a name,
+//! writers and executors (`ETXTBSY`).
 //!
 //! Most inodes have none, so it lives in a side table by (device, inode number); an entry goes with its last
 //! user. Hot paths look at the global counters first.
@@ -23,8 +23,6 @@ pub struct InodeShared {
     pub key: InodeKey,
     /// flock, POSIX, OFD locks and leases.
     pub locks: InodeLocks,
-    /// inotify marks.
-    pub watches: crate::notify::Watches,
     /// Writers (positive) or executors (negative).
     pub writers: AtomicI32,
     slot: Ranked<order::Leaf, Option<Arc<dyn Any + Send + Sync>>>,
@@ -66,7 +64,6 @@ pub fn state_for(key: InodeKey) -> Arc<InodeShared> {
     let state = Arc::new(InodeShared {
         key,
         locks: InodeLocks::default(),
-        watches: crate::notify::Watches::default(),
         writers: AtomicI32::new(0),
         slot: Ranked::new(None),
     });
@@ -84,7 +81,7 @@ pub fn existing(key: InodeKey) -> Option<Arc<InodeShared>> {
 }
 
 impl InodeShared {
-    /// What the inode's own kind keeps here (the pipe of a FIFO, the socket of a bound name).
+    /// What the inode's own kind keeps here (the socket of a bound name).
     #[must_use]
     pub fn slot(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.slot.lock().clone()

@@ -43,5 +43,5 @@ pub use inode::{DentryHint, FileSystem, Inode, LinkTarget, NewNode, Owner, Renam
 pub use mount::{Location, Mount, MountFlags, MountNamespace, Super};
 pub use open_file::Toggle;
 pub use perm::Access;
-pub use vfs::{DeviceOpener, FifoOpener, FsType, MountRequest, Vfs};
+pub use vfs::{DeviceOpener, FsType, MountRequest, Vfs};
 pub use walk::{Follow, FsContext, Resolve, Target, Walk};

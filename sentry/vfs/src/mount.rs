@@ -336,7 +336,7 @@ pub struct MountNamespace {
     pub ino: u64,
     /// Owner: who may mount here.
     pub user_ns: Arc<UserNamespace>,
-    /// Devices, file system types, FIFO opener.
+    /// Devices and file system types.
     pub vfs: Arc<Vfs>,
     root: RankedRw<order::MountLinks, Arc<Mount>>,
 }

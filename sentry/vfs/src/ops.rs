@@ -197,7 +197,11 @@ fn told_gone(dir: &Arc<Dentry>, child: &Arc<Dentry>, by: &Caller<'_>) {
     }
     let nlink = child.inode().and_then(|i| i.attr(by)).map_or(0, |a| a.nlink);
     let gone = child.is_dir() || nlink == 0;
-    notify::self_event(child, if gone { Mask::DELETE_SELF } else { Mask::ATTRIB }, by);
+    if gone {
+        notify::deleted(child, by);
+    } else {
+        notify::self_event(child, Mask::ATTRIB, by);
+    }
     let mask = if child.is_dir() { Mask::DELETE | Mask::ISDIR } else { Mask::DELETE };
     notify::name_event(dir, &child.name(), mask, 0, by);
 }
@@ -390,7 +394,7 @@ fn rename_locked(
         notify::name_event(&to.dir.dentry, to.name, Mask::MOVED_TO | dir_bit, cookie, by);
         notify::self_event(&old, Mask::MOVE_SELF, by);
         if !swap && !new.is_negative() {
-            notify::self_event(&new, Mask::DELETE_SELF, by);
+            notify::deleted(&new, by);
         }
     }
     Ok(())

@@ -1,9 +1,8 @@
-//! What every mount namespace shares: device numbers, file system types, the opener of FIFOs.
+//! What every mount namespace shares: device numbers, file system types.
 
 use crate::caller::Caller;
 use crate::file::FileOps;
 use crate::inode::{FileSystem, Inode};
-use crate::inode_state::InodeShared;
 use crate::mount::MountFlags;
 use crate::walk::Walk;
 use abi::fs::{FileType, OpenFlags};
@@ -37,13 +36,6 @@ where
     ) -> CallResult<Arc<dyn FileOps>> {
         self(minor, flags, by).map_err(abi::Failure::from)
     }
-}
-
-/// Opens a named FIFO: all openers of one inode meet in the `state` they are given.
-pub trait FifoOpener: Send + Sync {
-    /// fifo(7): blocks until the other end is there, unless O_NONBLOCK. `state.slot()` keeps the pipe.
-    fn open(&self, state: &Arc<InodeShared>, flags: OpenFlags, by: &Caller<'_>)
-    -> CallResult<Arc<dyn FileOps>>;
 }
 
 /// What mount(2) needs to make a file system.
@@ -87,7 +79,6 @@ pub struct Vfs {
     // Key: (is block, major).
     devices: RankedRw<order::Leaf, BTreeMap<(bool, u32), Vec<DeviceRange>>>,
     types: RankedRw<order::Leaf, BTreeMap<&'static str, Arc<dyn FsType>>>,
-    fifo: std::sync::OnceLock<Arc<dyn FifoOpener>>,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -163,19 +154,5 @@ impl Vfs {
     #[must_use]
     pub fn fs_types(&self) -> Vec<Arc<dyn FsType>> {
         self.types.read().values().cloned().collect()
-    }
-    /// Says who opens FIFOs; the first call counts.
-    pub fn set_fifo_opener(&self, opener: Arc<dyn FifoOpener>) {
-        let _ = self.fifo.set(opener);
-    }
-    /// Opens a FIFO; `ENXIO` without an opener.
-    pub fn open_fifo(
-        &self,
-        state: &Arc<InodeShared>,
-        flags: OpenFlags,
-        by: &Caller<'_>,
-    ) -> CallResult<Arc<dyn FileOps>> {
-        let opener = self.fifo.get().ok_or(Errno::ENXIO)?;
-        opener.open(state, flags, by)
     }
 }
