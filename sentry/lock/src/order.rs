@@ -25,6 +25,7 @@ macro_rules! ranks {
 ranks! {
     Control = 10, "Control plane of the sandbox: containers by id.";
     Containers = 20, "One container's record.";
+    OpenFilePos = 50, "File position of an open file: held over one read or write of any file, procfs included.";
     PidTable = 100, "Pids, thread groups, process groups, sessions: the shape of the process tree.";
     Namespaces = 110, "Namespace tables.";
     ProcessState = 120, "One thread group: members, children's exit states, job control.";
@@ -39,7 +40,6 @@ ranks! {
     Dentry = 230, "Children of one dentry.";
     FsContext = 240, "Root, working directory and umask of a process.";
     FdTable = 300, "Descriptor table slots.";
-    OpenFilePos = 310, "File position of an open file.";
     EpollTree = 320, "Interest lists of epoll instances.";
     InodeState = 325, "The side table of inode states.";
     FileLocks = 330, "POSIX, OFD and flock locks and leases.";

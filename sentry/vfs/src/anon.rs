@@ -60,6 +60,12 @@ impl Inode for AnonInode {
     }
 }
 
+/// A directory that holds nothing and belongs nowhere.
+#[must_use]
+pub fn no_directory() -> Arc<dyn Inode> {
+    Arc::new(AnonInode { file: None, kind: FileType::Directory })
+}
+
 /// The file behind a place made by [`location_of`].
 #[must_use]
 pub fn file_of(at: &Location) -> Option<Arc<OpenFile>> {

@@ -122,6 +122,10 @@ impl Dentry {
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }
+    /// Says that no name leads here.
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
     /// How many mounts sit on it, in all namespaces.
     #[must_use]
     pub fn mounted(&self) -> u32 {

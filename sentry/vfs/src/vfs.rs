@@ -98,6 +98,14 @@ pub fn minor(rdev: u64) -> u32 {
     u32::try_from((rdev & 0xff) | ((rdev >> 12) & 0xffff_ff00)).unwrap_or(u32::MAX)
 }
 
+static NEXT_DEV: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(32);
+
+/// A fresh device number for a file system without a device (`0:N`).
+#[must_use]
+pub fn anon_dev() -> u64 {
+    abi::fs::make_dev(0, NEXT_DEV.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
 impl Vfs {
     /// Without devices and file systems.
     #[must_use]
