@@ -39,6 +39,14 @@ pub trait TaskView: Send + Sync {
     fn signal_process(&self, tgid: u32, signal: Signal);
     /// Whether `pgid` names a process group of the caller's session.
     fn pgrp_in_session(&self, pgid: u32, sid: u32) -> bool;
+    /// A process id as the caller's pid namespace shows it (SO_PEERCRED, TIOCGPGRP); 0 when it has none there.
+    fn show_pid(&self, pid: u32) -> u32 {
+        pid
+    }
+    /// The process id of the initial namespace that `shown` names in the caller's; `None` when nobody has it.
+    fn find_pid(&self, shown: u32) -> Option<u32> {
+        Some(shown)
+    }
     /// RLIMIT_FSIZE in bytes.
     fn file_size_limit(&self) -> u64;
 }

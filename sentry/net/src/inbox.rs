@@ -1,0 +1,532 @@
+//! What a socket has received: the only thing two connected sockets share. Lock: `SocketPeer`.
+//!
+//! A sender that finds no room leaves its own wait queue in `blocked`; the receiver wakes those queues
+//! once half of the room is free, as Linux does.
+
+use crate::addr::SockAddr;
+use crate::types::{Control, Ucred};
+use abi::poll::Events;
+use abi::{Errno, SysResult};
+use lock::order::SocketPeer;
+use lock::{Ranked, WaitQueue};
+use mm::{GuestSink, GuestSource};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use vfs::OpenFile;
+use vfs::event::ring::ByteRing;
+
+/// Control data that travels with bytes of an AF_UNIX socket.
+#[derive(Clone, Debug, Default)]
+pub struct Ancillary {
+    /// SCM_RIGHTS.
+    pub files: Vec<Arc<OpenFile>>,
+    /// Who sent, where either side asked for it.
+    pub cred: Option<Ucred>,
+}
+
+impl Ancillary {
+    /// As control messages.
+    #[must_use]
+    pub fn into_control(self, wants_cred: bool) -> Vec<Control> {
+        let mut out = Vec::new();
+        if wants_cred {
+            out.push(Control::Credentials(self.cred.unwrap_or(Ucred::NONE)));
+        }
+        if !self.files.is_empty() {
+            out.push(Control::Rights(self.files));
+        }
+        out
+    }
+}
+
+type Blocked = SmallVec<[Weak<WaitQueue>; 1]>;
+
+fn block(list: &mut Blocked, queue: &Arc<WaitQueue>) {
+    if !list.iter().any(|q| std::ptr::eq(q.as_ptr(), Arc::as_ptr(queue))) {
+        list.push(Arc::downgrade(queue));
+    }
+}
+
+fn unblock(list: Blocked) {
+    for queue in list {
+        if let Some(queue) = queue.upgrade() {
+            queue.wake(Events::WRITABLE);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    len: usize,
+    with: Ancillary,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    ring: ByteRing,
+    // Empty while no byte inside carries anything.
+    pieces: VecDeque<Piece>,
+    // The sender is done: end of file behind the last byte.
+    eof: bool,
+    // The receiver is done: senders get a broken pipe.
+    closed: bool,
+    reset: Option<Errno>,
+    limit: usize,
+    blocked: Blocked,
+    total: u64,
+}
+
+/// Received bytes of a stream.
+#[derive(Debug)]
+pub struct StreamInbox {
+    state: Ranked<SocketPeer, StreamState>,
+    queue: Arc<WaitQueue>,
+}
+
+/// How a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// Bytes to read.
+    pub len: usize,
+    /// Nothing will follow.
+    pub eof: bool,
+    /// Nobody will read.
+    pub closed: bool,
+    /// Bytes received in all.
+    pub total: u64,
+}
+
+impl StreamInbox {
+    /// An empty inbox of the socket with wait queue `queue`.
+    #[must_use]
+    pub fn new(queue: &Arc<WaitQueue>, limit: usize) -> Arc<StreamInbox> {
+        let state = StreamState { limit, ..StreamState::default() };
+        Arc::new(StreamInbox { state: Ranked::new(state), queue: Arc::clone(queue) })
+    }
+
+    /// Appends what fits. `EPIPE` when the receiver is done, `EAGAIN` (and `from` noted) without room.
+    pub fn send(
+        &self,
+        src: &mut dyn GuestSource,
+        with: &mut Ancillary,
+        from: &Arc<WaitQueue>,
+    ) -> SysResult<usize> {
+        let mut state = self.state.lock();
+        if state.closed || state.eof {
+            return Err(Errno::EPIPE);
+        }
+        if src.remaining() == 0 {
+            return Ok(0);
+        }
+        let room = state.limit.saturating_sub(state.ring.len());
+        if room == 0 {
+            block(&mut state.blocked, from);
+            return Err(Errno::EAGAIN);
+        }
+        let before = state.ring.len();
+        let done = state.ring.fill(src, room)?;
+        state.total = state.total.wrapping_add(u64::try_from(done).unwrap_or(0));
+        let plain = with.files.is_empty() && with.cred.is_none();
+        if !plain || !state.pieces.is_empty() {
+            if state.pieces.is_empty() && before > 0 {
+                state.pieces.push_back(Piece { len: before, with: Ancillary::default() });
+            }
+            let with = std::mem::take(with);
+            match state.pieces.back_mut() {
+                Some(last)
+                    if with.files.is_empty() && last.with.files.is_empty() && last.with.cred == with.cred =>
+                {
+                    last.len += done;
+                }
+                _ => state.pieces.push_back(Piece { len: done, with }),
+            }
+        }
+        drop(state);
+        self.queue.wake(Events::READABLE);
+        Ok(done)
+    }
+
+    /// Takes (or with `peek` looks at) bytes from `skip` on. 0 is end of file. Stops where the sender's
+    /// credentials change (when `by_cred`) and behind bytes that carried descriptors.
+    pub fn receive(
+        &self,
+        dst: &mut dyn GuestSink,
+        peek: bool,
+        skip: usize,
+        by_cred: bool,
+    ) -> SysResult<(usize, Ancillary)> {
+        let mut state = self.state.lock();
+        if dst.remaining() == 0 {
+            return Ok((0, Ancillary::default()));
+        }
+        if state.ring.len() <= skip {
+            if let Some(error) = state.reset.take() {
+                return Err(error);
+            }
+            return if state.eof || state.closed {
+                Ok((0, Ancillary::default()))
+            } else {
+                Err(Errno::EAGAIN)
+            };
+        }
+        let max = state.one_run(skip, by_cred);
+        let done = state.ring.copy_out(dst, skip, max)?;
+        let with = state.ancillary(skip, done, peek);
+        if peek {
+            return Ok((done, with));
+        }
+        let full = state.ring.len() * 2 > state.limit;
+        state.ring.consume(done);
+        let wake = full && state.ring.len() * 2 <= state.limit || state.ring.is_empty();
+        let blocked = if wake { std::mem::take(&mut state.blocked) } else { Blocked::new() };
+        drop(state);
+        unblock(blocked);
+        Ok((done, with))
+    }
+
+    /// Whether a sender has room, by the rule of poll; notes `from` when not.
+    pub fn writable(&self, from: &Arc<WaitQueue>) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.eof || state.ring.len() * 2 <= state.limit {
+            return true;
+        }
+        block(&mut state.blocked, from);
+        false
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> StreamStatus {
+        let state = self.state.lock();
+        StreamStatus { len: state.ring.len(), eof: state.eof, closed: state.closed, total: state.total }
+    }
+    /// Most bytes inside.
+    pub fn set_limit(&self, limit: usize) {
+        self.state.lock().limit = limit;
+    }
+    /// The sender will send no more.
+    pub fn finish(&self, hup: bool) {
+        self.state.lock().eof = true;
+        self.queue.wake(
+            Events::READABLE
+                | Events::WRITABLE
+                | Events::RDHUP
+                | if hup { Events::HUP } else { Events::empty() },
+        );
+    }
+    /// The sender broke off: bytes inside stay readable unless `discard`.
+    pub fn reset(&self, error: Errno, discard: bool) {
+        let mut state = self.state.lock();
+        state.eof = true;
+        state.closed = true;
+        state.reset = Some(error);
+        if discard {
+            state.ring.clear();
+            state.pieces.clear();
+        }
+        drop(state);
+        self.queue.wake(Events::READABLE | Events::WRITABLE | Events::RDHUP | Events::ALWAYS);
+    }
+    /// The receiver will read no more; gives the bytes it left unread.
+    pub fn close(&self) -> usize {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let left = state.ring.len();
+        let pieces = std::mem::take(&mut state.pieces);
+        state.ring.clear();
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        unblock(blocked);
+        // Files in flight are closed without the lock.
+        drop(pieces);
+        left
+    }
+    /// The receiver shut its reading half: what is inside stays readable, then end of file.
+    pub fn shut_reading(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        unblock(blocked);
+        self.queue.wake(Events::READABLE | Events::RDHUP);
+    }
+    /// The pending error of a reset, once.
+    pub fn take_reset(&self) -> Option<Errno> {
+        self.state.lock().reset.take()
+    }
+    /// Whether an error of a reset waits.
+    #[must_use]
+    pub fn has_reset(&self) -> bool {
+        self.state.lock().reset.is_some()
+    }
+    /// Calls `see` for each file in flight (garbage collection).
+    pub fn each_file(&self, see: &mut dyn FnMut(&Arc<OpenFile>)) {
+        for piece in &self.state.lock().pieces {
+            piece.with.files.iter().for_each(&mut *see);
+        }
+    }
+}
+
+impl StreamState {
+    /// Bytes from `skip` on that one receive may glue together.
+    fn one_run(&self, skip: usize, by_cred: bool) -> usize {
+        if self.pieces.is_empty() {
+            return usize::MAX;
+        }
+        let mut at = 0;
+        let mut run = 0;
+        let mut first: Option<&Piece> = None;
+        for piece in &self.pieces {
+            let end = at + piece.len;
+            if end > skip {
+                if let Some(first) = first
+                    && by_cred
+                    && first.with.cred != piece.with.cred
+                {
+                    break;
+                }
+                first.get_or_insert(piece);
+                run += end - at.max(skip);
+                if !piece.with.files.is_empty() {
+                    break;
+                }
+            }
+            at = end;
+        }
+        run
+    }
+    /// What came with the bytes `[skip, skip + len)`; taken out unless `peek`.
+    fn ancillary(&mut self, skip: usize, len: usize, peek: bool) -> Ancillary {
+        let mut out = Ancillary::default();
+        if peek {
+            let mut at = 0;
+            for piece in &self.pieces {
+                if at + piece.len > skip && at < skip + len {
+                    out.cred = out.cred.or(piece.with.cred);
+                    out.files.extend(piece.with.files.iter().cloned());
+                }
+                at += piece.len;
+            }
+            return out;
+        }
+        let mut left = len;
+        while left > 0
+            && let Some(front) = self.pieces.front_mut()
+        {
+            out.cred = out.cred.or(front.with.cred);
+            out.files.append(&mut front.with.files);
+            let now = left.min(front.len);
+            front.len -= now;
+            left -= now;
+            if front.len == 0 {
+                self.pieces.pop_front();
+            }
+        }
+        out
+    }
+}
+
+/// One datagram or record.
+#[derive(Debug)]
+pub struct Message {
+    /// Content.
+    pub bytes: Vec<u8>,
+    /// Sender.
+    pub from: Option<SockAddr>,
+    /// Descriptors and credentials.
+    pub with: Ancillary,
+    /// Ready-made control messages (packet information).
+    pub control: Vec<Control>,
+}
+
+#[derive(Debug, Default)]
+struct MessageState {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    max_bytes: usize,
+    max_count: usize,
+    eof: bool,
+    closed: bool,
+    reset: Option<Errno>,
+    blocked: Blocked,
+    drops: u32,
+}
+
+/// Cost of a message beside its bytes, so that empty ones fill a queue too.
+const OVERHEAD: usize = 256;
+
+impl MessageState {
+    fn full(&self) -> bool {
+        self.messages.len() >= self.max_count || self.bytes >= self.max_bytes
+    }
+    fn roomy(&self) -> bool {
+        self.messages.len() < self.max_count && self.bytes.saturating_mul(2) <= self.max_bytes
+    }
+}
+
+/// Received datagrams or records.
+#[derive(Debug)]
+pub struct MessageInbox {
+    state: Ranked<SocketPeer, MessageState>,
+    queue: Arc<WaitQueue>,
+}
+
+impl MessageInbox {
+    /// An empty inbox of the socket with wait queue `queue`.
+    #[must_use]
+    pub fn new(queue: &Arc<WaitQueue>, max_bytes: usize, max_count: usize) -> Arc<MessageInbox> {
+        let state = MessageState { max_bytes, max_count, ..MessageState::default() };
+        Arc::new(MessageInbox { state: Ranked::new(state), queue: Arc::clone(queue) })
+    }
+
+    /// Whether a message may be put in now: `EPIPE` when the receiver is done; full: no, and `from` noted.
+    pub fn writable_now(&self, from: &Arc<WaitQueue>) -> SysResult<bool> {
+        let mut state = self.state.lock();
+        if state.closed || state.eof {
+            return Err(Errno::EPIPE);
+        }
+        if state.full() {
+            block(&mut state.blocked, from);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+    /// Puts a message in although others may have filled the queue since `writable_now`.
+    pub fn send_anyway(&self, message: Message) -> SysResult<()> {
+        let mut state = self.state.lock();
+        if state.closed || state.eof {
+            drop(state);
+            return Err(Errno::EPIPE);
+        }
+        state.bytes = state.bytes.saturating_add(message.bytes.len() + OVERHEAD);
+        state.messages.push_back(message);
+        drop(state);
+        self.queue.wake(Events::READABLE);
+        Ok(())
+    }
+    /// Puts a message in or drops it when there is no room.
+    pub fn send_or_drop(&self, message: Message) {
+        let mut state = self.state.lock();
+        if state.closed || state.full() {
+            state.drops = state.drops.saturating_add(1);
+            drop(state);
+            return;
+        }
+        state.bytes = state.bytes.saturating_add(message.bytes.len() + OVERHEAD);
+        state.messages.push_back(message);
+        drop(state);
+        self.queue.wake(Events::READABLE);
+    }
+
+    /// Takes the first message; `Ok(None)` at end of file.
+    pub fn receive(&self) -> SysResult<Option<Message>> {
+        let mut state = self.state.lock();
+        let Some(message) = state.messages.pop_front() else {
+            if let Some(error) = state.reset.take() {
+                return Err(error);
+            }
+            return if state.eof || state.closed { Ok(None) } else { Err(Errno::EAGAIN) };
+        };
+        state.bytes = state.bytes.saturating_sub(message.bytes.len() + OVERHEAD);
+        let wake = state.roomy();
+        let blocked = if wake { std::mem::take(&mut state.blocked) } else { Blocked::new() };
+        drop(state);
+        unblock(blocked);
+        Ok(Some(message))
+    }
+    /// Lets `look` see the first message; `Ok(None)` at end of file.
+    pub fn peek<T>(&self, look: impl FnOnce(&Message) -> T) -> SysResult<Option<T>> {
+        let mut state = self.state.lock();
+        match state.messages.front() {
+            Some(message) => Ok(Some(look(message))),
+            None => match state.reset.take() {
+                Some(error) => Err(error),
+                None if state.eof || state.closed => Ok(None),
+                None => Err(Errno::EAGAIN),
+            },
+        }
+    }
+    /// Whether a sender has room, by the rule of poll; notes `from` when not.
+    pub fn writable(&self, from: &Arc<WaitQueue>) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.eof || state.roomy() {
+            return true;
+        }
+        block(&mut state.blocked, from);
+        false
+    }
+    /// How it stands; `len` is that of the first message.
+    #[must_use]
+    pub fn status(&self) -> StreamStatus {
+        let state = self.state.lock();
+        StreamStatus {
+            len: state.messages.front().map_or(0, |m| m.bytes.len()),
+            eof: state.eof,
+            closed: state.closed,
+            total: 0,
+        }
+    }
+    /// Whether a message waits.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        !self.state.lock().messages.is_empty()
+    }
+    /// Most bytes inside.
+    pub fn set_limit(&self, max_bytes: usize) {
+        self.state.lock().max_bytes = max_bytes;
+    }
+    /// The sender will send no more.
+    pub fn finish(&self, hup: bool) {
+        self.state.lock().eof = true;
+        self.queue.wake(
+            Events::READABLE
+                | Events::WRITABLE
+                | Events::RDHUP
+                | if hup { Events::HUP } else { Events::empty() },
+        );
+    }
+    /// The peer broke off.
+    pub fn reset(&self, error: Errno) {
+        let mut state = self.state.lock();
+        state.reset = Some(error);
+        state.eof = true;
+        drop(state);
+        self.queue.wake(Events::READABLE | Events::WRITABLE | Events::RDHUP | Events::ALWAYS);
+    }
+    /// Whether an error of a reset waits.
+    #[must_use]
+    pub fn has_reset(&self) -> bool {
+        self.state.lock().reset.is_some()
+    }
+    /// The pending error of a reset, once.
+    pub fn take_reset(&self) -> Option<Errno> {
+        self.state.lock().reset.take()
+    }
+    /// The receiver will read no more; gives the number of messages left unread.
+    pub fn close(&self) -> usize {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.bytes = 0;
+        let messages = std::mem::take(&mut state.messages);
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        unblock(blocked);
+        messages.len()
+    }
+    /// The receiver shut its reading half.
+    pub fn shut_reading(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        unblock(blocked);
+        self.queue.wake(Events::READABLE | Events::RDHUP);
+    }
+    /// Calls `see` for each file in flight (garbage collection).
+    pub fn each_file(&self, see: &mut dyn FnMut(&Arc<OpenFile>)) {
+        for message in &self.state.lock().messages {
+            message.with.files.iter().for_each(&mut *see);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A network namespace: interfaces, ports, abstract names. Rank of the tables: `NetStack`.
+
+use crate::inet::ports::PortTable;
+use crate::inet::tcp::TcpSocket;
+use crate::inet::udp::UdpSocket;
+use crate::unix::UnixSocket;
+use abi::{Errno, SysResult, UserAddr, ioctl};
+use lock::Ranked;
+use lock::order::NetStack;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use vfs::{Caller, Capabilities, GuestMemory, UserNamespace};
+
+/// IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP.
+const LO_FLAGS: u32 = 0x1_0049;
+/// IFF_UP | IFF_RUNNING | IFF_LOWER_UP.
+const UP_FLAGS: u32 = 0x1_0041;
+
+/// One address of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InterfaceAddr {
+    /// Address.
+    pub ip: IpAddr,
+    /// Prefix length.
+    pub prefix: u8,
+}
+
+/// One interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Index, from 1.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// IFF_* flags.
+    pub flags: u32,
+    /// MTU.
+    pub mtu: u32,
+    /// Hardware address.
+    pub hw: [u8; 6],
+    /// Addresses.
+    pub addrs: Vec<InterfaceAddr>,
+}
+
+impl Interface {
+    /// `lo`, up, with its two addresses.
+    #[must_use]
+    pub fn loopback() -> Interface {
+        Interface {
+            index: 1,
+            name: "lo".into(),
+            flags: LO_FLAGS,
+            mtu: 65536,
+            hw: [0; 6],
+            addrs: vec![
+                InterfaceAddr { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 },
+                InterfaceAddr { ip: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 },
+            ],
+        }
+    }
+    /// Whether it is a loopback interface.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.flags & 0x8 != 0
+    }
+}
+
+/// A network namespace.
+pub struct NetNs {
+    /// Number in /proc/pid/ns.
+    pub ino: u64,
+    /// The user namespace that owns it.
+    pub user_ns: Arc<UserNamespace>,
+    interfaces: Ranked<NetStack, Vec<Interface>>,
+    pub(crate) tcp: Ranked<NetStack, PortTable<TcpSocket>>,
+    pub(crate) udp: Ranked<NetStack, PortTable<UdpSocket>>,
+    pub(crate) abstract_names: Ranked<NetStack, HashMap<Vec<u8>, Weak<UnixSocket>>>,
+    pub(crate) netlink_ports: Ranked<NetStack, HashMap<u32, ()>>,
+    /// `net.ipv4.ip_local_port_range`, low and high.
+    pub port_range: [AtomicU32; 2],
+    /// `net.core.somaxconn`.
+    pub somaxconn: AtomicU32,
+    /// `net.ipv4.ip_unprivileged_port_start`.
+    pub unprivileged_port: AtomicU32,
+    /// `net.unix.max_dgram_qlen`.
+    pub unix_queue: AtomicU32,
+}
+
+impl std::fmt::Debug for NetNs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NetNs({})", self.ino)
+    }
+}
+
+impl NetNs {
+    /// A namespace with `lo` only, up.
+    #[must_use]
+    pub fn new(ino: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNs> {
+        Arc::new(NetNs {
+            ino,
+            user_ns,
+            interfaces: Ranked::new(vec![Interface::loopback()]),
+            tcp: Ranked::default(),
+            udp: Ranked::default(),
+            abstract_names: Ranked::default(),
+            netlink_ports: Ranked::default(),
+            port_range: [AtomicU32::new(32768), AtomicU32::new(60999)],
+            somaxconn: AtomicU32::new(4096),
+            unprivileged_port: AtomicU32::new(1024),
+            unix_queue: AtomicU32::new(10),
+        })
+    }
+    /// A copy of the interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<Interface> {
+        self.interfaces.lock().clone()
+    }
+    /// Replaces the interfaces (a stack brings its own).
+    pub fn set_interfaces(&self, interfaces: Vec<Interface>) {
+        *self.interfaces.lock() = interfaces;
+    }
+    /// Whether an interface of that name exists.
+    #[must_use]
+    pub fn has_interface(&self, name: &[u8]) -> bool {
+        self.interfaces.lock().iter().any(|i| i.name.as_bytes() == name)
+    }
+    /// Whether `ip` is one of this host's own addresses.
+    #[must_use]
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_loopback() || self.interfaces.lock().iter().any(|i| i.addrs.iter().any(|a| a.ip == ip))
+    }
+    /// Whether the caller may bind `port`.
+    pub(crate) fn may_bind_port(&self, port: u16, by: &Caller<'_>) -> SysResult<()> {
+        if port != 0
+            && u32::from(port) < self.unprivileged_port.load(Ordering::Relaxed)
+            && !by.cred.has_in(Capabilities::NET_BIND_SERVICE, &self.user_ns)
+        {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
+    }
+
+    /// SIOCGIF* (netdevice(7)); changes are `EPERM` without CAP_NET_ADMIN and `EOPNOTSUPP` with it.
+    pub fn interface_ioctl(
+        &self,
+        request: u32,
+        at: UserAddr,
+        memory: &dyn GuestMemory,
+        by: &Caller<'_>,
+    ) -> SysResult<u64> {
+        match request {
+            ioctl::SIOCGIFCONF => return self.list(at, memory),
+            ioctl::SIOCSIFFLAGS | ioctl::SIOCSIFADDR | ioctl::SIOCSIFNETMASK | ioctl::SIOCSIFMTU => {
+                if !by.cred.has_in(Capabilities::NET_ADMIN, &self.user_ns) {
+                    return Err(Errno::EPERM);
+                }
+                // `ifconfig lo up` changes nothing: it is up.
+                if request == ioctl::SIOCSIFFLAGS {
+                    let mut req = [0; 40];
+                    memory.read(at, &mut req)?;
+                    let wanted = u16::from_ne_bytes([req[16], req[17]]);
+                    let interface = self.named(&req)?;
+                    if u32::from(wanted) & 1 == interface.flags & 1 {
+                        return Ok(0);
+                    }
+                }
+                return Err(Errno::EOPNOTSUPP);
+            }
+            ioctl::SIOCETHTOOL => return Err(Errno::EOPNOTSUPP),
+            0x8910..=0x8970 => {}
+            _ => return Err(Errno::ENOTTY),
+        }
+        let mut req = [0; 40];
+        memory.read(at, &mut req)?;
+        let (head, value) = req.split_at_mut(16);
+        if request == ioctl::SIOCGIFNAME {
+            let index = u32::from_ne_bytes([value[0], value[1], value[2], value[3]]);
+            let interface = self.interfaces().into_iter().find(|i| i.index == index).ok_or(Errno::ENODEV)?;
+            head.fill(0);
+            for (slot, byte) in head.iter_mut().take(15).zip(interface.name.bytes()) {
+                *slot = byte;
+            }
+            memory.write(at, &req)?;
+            return Ok(0);
+        }
+        let interface = self.named(head)?;
+        value.fill(0);
+        let v4 = interface.addrs.iter().find_map(|a| match a.ip {
+            IpAddr::V4(ip) => Some((ip, a.prefix)),
+            IpAddr::V6(_) => None,
+        });
+        let mut put = |bytes: &[u8]| {
+            for (slot, byte) in value.iter_mut().zip(bytes) {
+                *slot = *byte;
+            }
+        };
+        let mut put_v4 = |ip: Ipv4Addr| {
+            put(&2u16.to_ne_bytes());
+            let [a, b, c, d] = ip.octets();
+            put(&[2, 0, 0, 0, a, b, c, d]);
+        };
+        match request {
+            ioctl::SIOCGIFFLAGS => put(&interface.flags.to_ne_bytes()[..2]),
+            ioctl::SIOCGIFADDR | ioctl::SIOCGIFDSTADDR => put_v4(v4.ok_or(Errno::EADDRNOTAVAIL)?.0),
+            ioctl::SIOCGIFNETMASK => {
+                let prefix = u32::from(v4.ok_or(Errno::EADDRNOTAVAIL)?.1);
+                put_v4(Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0)));
+            }
+            ioctl::SIOCGIFBRDADDR => {
+                let (ip, prefix) = v4.ok_or(Errno::EADDRNOTAVAIL)?;
+                let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+                let broadcast = if interface.is_loopback() {
+                    Ipv4Addr::UNSPECIFIED
+                } else {
+                    Ipv4Addr::from_bits(ip.to_bits() | host)
+                };
+                put_v4(broadcast);
+            }
+            ioctl::SIOCGIFMETRIC => put(&[0; 4]),
+            ioctl::SIOCGIFMTU => put(&interface.mtu.to_ne_bytes()),
+            ioctl::SIOCGIFHWADDR => {
+                let kind: u16 = if interface.is_loopback() { 772 } else { 1 };
+                let mut bytes = kind.to_ne_bytes().to_vec();
+                bytes.extend_from_slice(&interface.hw);
+                put(&bytes);
+            }
+            ioctl::SIOCGIFINDEX => put(&interface.index.to_ne_bytes()),
+            ioctl::SIOCGIFTXQLEN => put(&1000u32.to_ne_bytes()),
+            ioctl::SIOCGIFMAP => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        memory.write(at, &req)?;
+        Ok(0)
+    }
+
+    fn named(&self, request: &[u8]) -> SysResult<Interface> {
+        let name = request.get(..16).unwrap_or_default();
+        let end = name.iter().position(|b| *b == 0 || *b == b':').unwrap_or(15);
+        let name = name.get(..end).unwrap_or_default();
+        self.interfaces().into_iter().find(|i| i.name.as_bytes() == name).ok_or(Errno::ENODEV)
+    }
+
+    fn list(&self, at: UserAddr, memory: &dyn GuestMemory) -> SysResult<u64> {
+        let mut conf = [0; 16];
+        memory.read(at, &mut conf)?;
+        let [l0, l1, l2, l3, _, _, _, _, pointer @ ..] = conf;
+        let len = usize::try_from(i32::from_ne_bytes([l0, l1, l2, l3])).map_err(|_| Errno::EINVAL)?;
+        let pointer = UserAddr::new(u64::from_ne_bytes(pointer));
+        let mut out = Vec::new();
+        for interface in self.interfaces() {
+            for addr in &interface.addrs {
+                let IpAddr::V4(ip) = addr.ip else { continue };
+                let mut entry = interface.name.as_bytes().to_vec();
+                entry.resize(16, 0);
+                entry.extend_from_slice(&[2, 0, 0, 0]);
+                entry.extend_from_slice(&ip.octets());
+                entry.resize(40, 0);
+                out.extend(entry);
+            }
+        }
+        let written = if pointer.is_null() {
+            out.len()
+        } else {
+            let fits = len / 40 * 40;
+            out.truncate(fits);
+            memory.write(pointer, &out)?;
+            out.len()
+        };
+        memory.write(at, &i32::try_from(written).unwrap_or(0).to_ne_bytes())?;
+        Ok(0)
+    }
+}
+
+impl Interface {
+    /// An Ethernet-like interface that is up.
+    #[must_use]
+    pub fn ethernet(index: u32, name: &str, mtu: u32, hw: [u8; 6], addrs: Vec<InterfaceAddr>) -> Interface {
+        Interface { index, name: name.into(), flags: UP_FLAGS | 0x1002, mtu, hw, addrs }
+    }
+}
