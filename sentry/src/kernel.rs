@@ -9,6 +9,7 @@ use crate::process::tree::ProcessTree;
 use crate::strace::SyscallTrace;
 use abi::SysResult;
 use lock::Ranked;
+use mm::Frames;
 use lock::order::PidTable;
 use platform::Platform;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use vfs::UserNamespace;
 pub struct Kernel {
     /// How guest code runs.
     pub platform: Arc<dyn Platform>,
+    /// Pages of guests.
+    pub frames: Arc<Frames>,
     /// Threads, processes, groups, sessions.
     pub tree: Ranked<PidTable, ProcessTree>,
     /// The sandbox's first namespaces.
@@ -65,6 +68,7 @@ pub struct Machine {
 impl Kernel {
     /// A kernel without processes.
     pub fn new(platform: Arc<dyn Platform>, machine: Machine) -> SysResult<Arc<Kernel>> {
+        let frames = Frames::new(Arc::clone(platform.memory()));
         let user = UserNamespace::initial(next_ino());
         let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
         let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };
@@ -74,6 +78,7 @@ impl Kernel {
         let realtime = now.to_duration().unwrap_or_default();
         Ok(Arc::new(Kernel {
             platform,
+            frames,
             tree: Ranked::new(ProcessTree::default()),
             root: RootNamespaces { user, pid, proxy },
             boot: BootClock { started: Instant::now(), realtime },

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod cred;
 pub mod files;
 pub mod futex;
 pub mod kernel;

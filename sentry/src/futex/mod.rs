@@ -24,20 +24,11 @@ pub enum Scope {
 
 /// The key of a futex word. `EINVAL` when it is not aligned.
 pub fn key(cx: &Cx<'_>, addr: UserAddr, scope: Scope) -> SysResult<Key> {
-    if addr.raw() % 4 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if addr.raw() >= crate::loader::TASK_SIZE {
-        return Err(Errno::EFAULT);
-    }
-    let mm = cx.mm();
-    Ok(match scope {
-        Scope::Private => Key::private(mm.id(), addr.raw()),
-        Scope::Shared => match mm.shared_word(addr)? {
-            Some((id, offset)) => Key::shared(id.dev, id.ino, offset),
-            None => Key::private(mm.id(), addr.raw()),
-        },
-    })
+    let scope = match scope {
+        Scope::Private => mm::FutexScope::Private,
+        Scope::Shared => mm::FutexScope::Shared,
+    };
+    Ok(Key::new(cx.mm().futex_key(addr, scope)?))
 }
 
 /// Wakes up to `count` waiters of the word at `addr`, whatever its scope.

@@ -3,6 +3,7 @@
 use crate::task::TaskShared;
 use lock::Ranked;
 use lock::order::{Futex, Leaf};
+use mm::FutexKey;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -10,29 +11,29 @@ use std::sync::{Arc, Weak};
 const BUCKETS: usize = 256;
 
 /// Identity of a futex word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Key {
-    space: [u64; 2],
-    word: u64,
-}
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key(FutexKey);
 
 impl Key {
-    /// A word of one address space.
+    /// From the memory manager's.
     #[must_use]
-    pub fn private(mm: u64, addr: u64) -> Key {
-        Key { space: [u64::MAX, mm], word: addr }
-    }
-    /// A word of a mapped object.
-    #[must_use]
-    pub fn shared(dev: u64, ino: u64, offset: u64) -> Key {
-        Key { space: [dev, ino], word: offset }
+    pub fn new(key: FutexKey) -> Key {
+        Key(key)
     }
     fn bucket(&self) -> usize {
-        let mut hash = self.word >> 2;
-        hash = hash.wrapping_add(self.space[1].wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        hash ^= self.space[0].rotate_left(17);
+        let (space, word) = match self.0 {
+            FutexKey::Private { space, addr } => (space, addr),
+            FutexKey::Shared { object, offset } => (object.dev.rotate_left(32) ^ object.ino, offset),
+        };
+        let mut hash = (word >> 2).wrapping_add(space.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         usize::try_from(hash >> 56).unwrap_or(0) % BUCKETS
+    }
+}
+
+impl Default for Key {
+    fn default() -> Key {
+        Key(FutexKey::Private { space: 0, addr: 0 })
     }
 }
 

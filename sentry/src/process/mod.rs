@@ -100,6 +100,11 @@ impl Times {
     pub fn add(&self, task: &crate::task::TaskTimes) {
         self.system_ns.fetch_add(task.system_ns(), Ordering::Relaxed);
     }
+    /// Adds the user time of an address space that is left behind.
+    pub fn add_space(&self, mm: &mm::MemoryManager) {
+        let used = mm.space().host_pid().and_then(platform::host::process_cpu_ns);
+        self.user_ns.fetch_add(used.unwrap_or(0), Ordering::Relaxed);
+    }
     /// User and system time.
     #[must_use]
     pub fn total(&self) -> (u64, u64) {

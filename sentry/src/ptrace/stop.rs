@@ -29,5 +29,7 @@ pub fn exit_stop(_cx: &mut Cx<'_>, _status: WaitStatus) {}
 pub fn group_stop(_cx: &mut Cx<'_>) {}
 /// PTRACE_EVENT_CLONE, FORK, VFORK.
 pub fn cloned(_cx: &mut Cx<'_>, _flags: CloneFlags, _exit_signal: u32, _child: &Arc<Pid>) {}
+/// PTRACE_EVENT_EXEC.
+pub fn executed(_cx: &mut Cx<'_>) {}
 /// PTRACE_EVENT_VFORK_DONE.
 pub fn vfork_done(_cx: &mut Cx<'_>, _child: &Arc<Pid>) {}

@@ -1,6 +1,5 @@
 //! How arguments are printed by `--strace`: as strace(1) does, by type.
 
-use crate::task::memory::GuestMemoryExt;
 use abi::fs::OpenFlags;
 use abi::{DirFd, Fd, UserAddr, UserCStr, UserPtr};
 use crate::task::memory::MemoryManager;

@@ -231,7 +231,10 @@ fn new_context(cx: &mut Cx<'_>, owned: &TaskOwned, request: &CloneRequest) -> Sy
         registers.fs_base = request.tls;
     }
     let xstate = cx.context.xstate().clone();
-    owned.mm.space().new_context(&ThreadState { registers, xstate })
+    if request.flags.contains(CloneFlags::VM) {
+        owned.mm.set_single_threaded(false);
+    }
+    Arc::clone(owned.mm.space()).new_context(&ThreadState { registers, xstate })
 }
 
 /// Puts the child into the tree, unless its group is about to die or stop.

@@ -1,6 +1,6 @@
 //! What a system call handler gets.
 
-use super::memory::{GuestMemoryExt, MemoryManager};
+use super::memory::MemoryManager;
 use super::{FsContext, TaskOwned, TaskShared};
 use crate::files::FdTable;
 use crate::kernel::Kernel;

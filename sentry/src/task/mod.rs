@@ -7,6 +7,7 @@
 
 pub mod clone;
 mod context;
+pub mod exec;
 pub mod fs_context;
 pub mod memory;
 mod owned;

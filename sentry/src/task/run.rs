@@ -3,7 +3,6 @@
 //! One host thread per guest thread. Whatever wants a task's attention sets [`Work`] and kicks it; the
 //! loop attends to it before it enters the guest again, so every blocking point only has to give up.
 
-use super::memory::FaultKind;
 use super::{Cx, RunMode, TaskOwned, TaskShared, Work};
 use crate::process::{WaitStatus, exit};
 use crate::signal::deliver::{self, Delivered};
@@ -109,17 +108,14 @@ fn trap_number(signal: Signal) -> u64 {
 }
 
 fn fault(cx: &mut Cx<'_>, addr: u64, access: Access) {
-    let (signal, code) = match cx.owned.mm.handle_fault(addr, access) {
-        Ok(()) => return,
-        Err(FaultKind::NotMapped) => (Signal::SIGSEGV, code::SEGV_MAPERR),
-        Err(FaultKind::NotAllowed) => (Signal::SIGSEGV, code::SEGV_ACCERR),
-        Err(FaultKind::NothingBehind) => (Signal::SIGBUS, code::BUS_ADRERR),
-        Err(FaultKind::OutOfMemory) => {
-            // As the host's OOM killer would: this process, not the sandbox.
-            send::begin_exit(&mut cx.shared.process.state.lock(), WaitStatus::killed(Signal::SIGKILL));
-            return;
-        }
-    };
+    let Err(bad) = cx.owned.mm.handle_fault(addr, access) else { return };
+    let (signal, code) = (bad.signal, bad.code);
+    if signal == Signal::SIGKILL {
+        // As the host's OOM killer would: this process, not the sandbox.
+        cx.kernel().trace.log(&format!("out of memory: {} is killed", cx.owned.comm_text()));
+        send::begin_exit(&mut cx.shared.process.state.lock(), WaitStatus::killed(Signal::SIGKILL));
+        return;
+    }
     let error = match access {
         Access::Read => 4,
         Access::Write => 6,
@@ -132,7 +128,7 @@ fn fault(cx: &mut Cx<'_>, addr: u64, access: Access) {
         let text = format!("fault at {addr:#x} ({access:?}), rip {:#x}, rsp {:#x}", regs.rip, regs.rsp);
         cx.kernel().trace.line(cx.shared.tid(), &cx.owned.comm_text(), &text);
     }
-    send::force(cx.shared, &cx.owned.signal.handlers, SigInfo::fault(signal, code, addr));
+    send::force(cx.shared, &cx.owned.signal.handlers, SigInfo::fault(signal, code, bad.addr));
 }
 
 fn system_call(cx: &mut Cx<'_>) -> Next {
