@@ -157,6 +157,11 @@ impl Dentry {
         self.changes.lock_same_rank()
     }
 
+    /// Whether others may change the names below.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.hint == DentryHint::Shared
+    }
     /// The child as the cache has it. With a shared hint it may be out of date.
     #[must_use]
     pub fn cached(&self, name: &[u8]) -> Option<Arc<Dentry>> {

@@ -200,6 +200,7 @@ impl<'a> Walk<'a> {
         let mut links = 0u32;
         let mut at = self.start(&text)?;
         let mut pos = 0usize;
+        let mut asked_ahead = false;
         loop {
             let Some(part) = next_part(&text, pos) else {
                 // Only slashes (or a text that became empty by a link to "/").
@@ -238,6 +239,10 @@ impl<'a> Walk<'a> {
             if name.len() > NAME_MAX {
                 return Err(Errno::ENAMETOOLONG);
             }
+            if !part.last && !asked_ahead && at.dentry.is_shared() && at.dentry.cached(name).is_some() {
+                at.inode()?.revalidate_path(&plain_components(&text, part.start), self.by);
+                asked_ahead = true;
+            }
             let child = match at.dentry.known(name, self.by) {
                 Some(child) => child,
                 None if self.resolve.contains(Resolve::CACHED) => return Err(Errno::EAGAIN),
@@ -249,8 +254,11 @@ impl<'a> Walk<'a> {
                 }
             };
             let mut next = Location { mount: Arc::clone(&at.mount), dentry: child };
-            if next.dentry.mounted() > 0 && next.enter_mounts() && self.resolve.contains(Resolve::NO_XDEV) {
-                return Err(Errno::EXDEV);
+            if next.dentry.mounted() > 0 && next.enter_mounts() {
+                if self.resolve.contains(Resolve::NO_XDEV) {
+                    return Err(Errno::EXDEV);
+                }
+                asked_ahead = false;
             }
             let Some(kind) = next.kind() else {
                 if part.last {
@@ -283,6 +291,7 @@ impl<'a> Walk<'a> {
                         }
                         text = Cow::Owned(joined);
                         pos = 0;
+                        asked_ahead = false;
                     }
                     LinkTarget::Magic(target) => {
                         at = self.jump(&target, &at)?;
@@ -377,23 +386,29 @@ impl<'a> Walk<'a> {
 
     /// Asks a costly file system for the plain components ahead in one question.
     fn prefetch(&self, dir: &Arc<Dentry>, text: &[u8], from: usize) -> SysResult<()> {
-        let mut names: SmallVec<[&[u8]; 16]> = SmallVec::new();
-        let mut pos = from;
-        while names.len() < 16
-            && let Some(part) = next_part(text, pos)
-        {
-            let name = text.get(part.start..part.end).unwrap_or_default();
-            if name == b"." || name == b".." || name.len() > NAME_MAX {
-                break;
-            }
-            names.push(name);
-            pos = part.end;
-        }
+        let names = plain_components(text, from);
         if names.len() > 1 {
             dir.prefetch(&names, self.by)?;
         }
         Ok(())
     }
+}
+
+/// Names to follow from `from` on, up to one that is not a plain name.
+fn plain_components(text: &[u8], from: usize) -> SmallVec<[&[u8]; 16]> {
+    let mut names: SmallVec<[&[u8]; 16]> = SmallVec::new();
+    let mut pos = from;
+    while names.len() < 16
+        && let Some(part) = next_part(text, pos)
+    {
+        let name = text.get(part.start..part.end).unwrap_or_default();
+        if name == b"." || name == b".." || name.len() > NAME_MAX {
+            break;
+        }
+        names.push(name);
+        pos = part.end;
+    }
+    names
 }
 
 struct Part {
