@@ -119,6 +119,30 @@ fn costs() {
         let mut t = Arc::clone(&space).new_context(&state()).unwrap();
         assert_eq!(t.run(), Exit::Syscall);
     });
+    best("the same with a pooled stub", 10, 100, || {
+        let space = platform.new_address_space().unwrap();
+        space.apply(OpBatch::one(map(CODE, Prot::READ | Prot::EXEC, 0))).unwrap();
+        let mut t = Arc::clone(&space).new_context(&state()).unwrap();
+        assert_eq!(t.run(), Exit::Syscall);
+        t.registers();
+        space.retire(platform.user_range(), Box::new(|| ()));
+    });
+    let begin = Instant::now();
+    let threads: Vec<_> = (0..100).map(|_| Arc::clone(&space).new_context(&state()).unwrap()).collect();
+    report("new thread", 100, begin);
+    let begin = Instant::now();
+    drop(threads);
+    report("drop of a thread", 100, begin);
+    let begin = Instant::now();
+    let threads: Vec<_> = (0..100).map(|_| Arc::clone(&space).new_context(&state()).unwrap()).collect();
+    report("new thread in a used area", 100, begin);
+    drop(threads);
+    let begin = Instant::now();
+    let spaces: Vec<_> = (0..100).map(|_| platform.new_address_space().unwrap()).collect();
+    report("new address space", 100, begin);
+    let begin = Instant::now();
+    drop(spaces);
+    report("drop of an address space", 100, begin);
     drop(t);
     report("end", 1, Instant::now());
 }
