@@ -7,14 +7,16 @@ use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
 use crate::process::tree::ProcessTree;
 use crate::strace::SyscallTrace;
+use crate::task::{FsContext, TaskShared};
 use abi::SysResult;
 use lock::Ranked;
-use mm::Frames;
 use lock::order::PidTable;
+use mm::Frames;
 use platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vfs::UserNamespace;
+use vfs::tmpfs::{TmpFs, TmpfsOptions};
+use vfs::{Mount, MountFlags, UserNamespace, Vfs};
 
 /// One sandbox's kernel.
 pub struct Kernel {
@@ -22,6 +24,8 @@ pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     /// Pages of guests.
     pub frames: Arc<Frames>,
+    /// Files that belong to no process.
+    pub files: KernelFiles,
     /// Threads, processes, groups, sessions.
     pub tree: Ranked<PidTable, ProcessTree>,
     /// The sandbox's first namespaces.
@@ -34,6 +38,15 @@ pub struct Kernel {
     pub futexes: FutexTable,
     /// What the guest is told about the machine.
     pub machine: Machine,
+}
+
+/// What the sandbox's files share.
+#[derive(Debug)]
+pub struct KernelFiles {
+    /// Devices and file system types.
+    pub vfs: Arc<Vfs>,
+    /// The mount that memfds and shared memory live on; nobody sees it.
+    pub shm: Arc<Mount>,
 }
 
 /// The namespaces that the sandbox starts with.
@@ -76,6 +89,9 @@ impl Kernel {
         let proxy = Arc::new(NsProxy { uts, pid_for_children: Arc::clone(&pid) });
         let now = vfs::realtime_now();
         let realtime = now.to_duration().unwrap_or_default();
+        let options = TmpfsOptions::default();
+        let shm = Mount::of_fs(TmpFs::new(&frames, &options), MountFlags::empty(), b"shm");
+        let files = KernelFiles { vfs: Vfs::new(), shm };
         Ok(Arc::new(Kernel {
             platform,
             frames,
@@ -84,8 +100,21 @@ impl Kernel {
             boot: BootClock { started: Instant::now(), realtime },
             trace: SyscallTrace::default(),
             futexes: FutexTable::default(),
+            files,
             machine,
         }))
+    }
+    /// The file-system context of every process, once each.
+    #[must_use]
+    pub fn fs_contexts(&self) -> Vec<Arc<FsContext>> {
+        let tasks: Vec<Arc<TaskShared>> = self.tree.lock().tasks().cloned().collect();
+        let mut found: Vec<Arc<FsContext>> = Vec::new();
+        for fs in tasks.iter().filter_map(|task| task.published.lock().fs.clone()) {
+            if !found.iter().any(|known| Arc::ptr_eq(known, &fs)) {
+                found.push(fs);
+            }
+        }
+        found
     }
 }
 

@@ -14,6 +14,7 @@ pub mod process;
 mod restart;
 pub mod siginfo;
 pub mod signal;
+pub mod stat;
 pub mod system;
 pub mod time;
 

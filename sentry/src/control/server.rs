@@ -130,7 +130,12 @@ fn abandon(control: &Arc<dyn SandboxControl>, connection: Connection) {
     }
 }
 
-fn handle(control: &Arc<dyn SandboxControl>, connection: &mut Connection, request: Request, fds: Vec<OwnedFd>) {
+fn handle(
+    control: &Arc<dyn SandboxControl>,
+    connection: &mut Connection,
+    request: Request,
+    fds: Vec<OwnedFd>,
+) {
     let number = request.number;
     if let Ask::Wait { container, pid } = request.body {
         let sender = Arc::clone(&connection.sender);
@@ -166,7 +171,9 @@ fn carry_out(
         }
         Ask::Signal { container, target, signal } => control.signal(&container, target, signal)?,
         Ask::Status { container } => return Ok(Answer::Status { status: control.status(&container)? }),
-        Ask::Processes { container } => return Ok(Answer::Processes { list: control.processes(&container)? }),
+        Ask::Processes { container } => {
+            return Ok(Answer::Processes { list: control.processes(&container)? });
+        }
         Ask::Stats { container } => return Ok(Answer::Stats { stats: control.stats(&container)? }),
         Ask::Resized { container, pid } => control.resized(&container, pid)?,
         Ask::Pause { container } => control.pause(&container)?,

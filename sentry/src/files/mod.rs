@@ -7,15 +7,29 @@ use abi::{Errno, Fd, SysResult};
 use lock::RankedRw;
 use lock::order;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vfs::OpenFile;
 
 /// Hard bound on descriptor numbers (`/proc/sys/fs/nr_open`).
 pub const NR_OPEN: usize = 1_048_576;
 
 /// A descriptor table, shared by the threads of a process (and by CLONE_FILES).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FdTable {
     slots: RankedRw<order::FdTable, Slots>,
+    /// The owner of its POSIX record locks: never used again by another table.
+    id: u64,
+}
+
+impl Default for FdTable {
+    fn default() -> FdTable {
+        FdTable { slots: RankedRw::new(Slots::default()), id: next_id() }
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +113,11 @@ fn bound(limit: u64) -> usize {
 }
 
 impl FdTable {
+    /// The number under which this table owns POSIX record locks.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
     /// The file behind a descriptor.
     pub fn get(&self, fd: Fd) -> SysResult<Arc<OpenFile>> {
         Ok(Arc::clone(&self.slots.read().get(fd)?.file))
@@ -125,7 +144,13 @@ impl FdTable {
         Fd::from_index(at)
     }
     /// Puts a file at `fd` (dup2), returning what was there. `EBADF` beyond the limit.
-    pub fn replace(&self, fd: Fd, file: Arc<OpenFile>, on_exec: OnExec, limit: u64) -> SysResult<Option<Arc<OpenFile>>> {
+    pub fn replace(
+        &self,
+        fd: Fd,
+        file: Arc<OpenFile>,
+        on_exec: OnExec,
+        limit: u64,
+    ) -> SysResult<Option<Arc<OpenFile>>> {
         let at = fd.index()?;
         if at >= bound(limit) {
             return Err(Errno::EBADF);
@@ -155,7 +180,7 @@ impl FdTable {
     /// A copy (fork).
     #[must_use]
     pub fn fork(&self) -> FdTable {
-        FdTable { slots: RankedRw::new(self.slots.read().clone()) }
+        FdTable { slots: RankedRw::new(self.slots.read().clone()), id: next_id() }
     }
     /// execve(2): takes out the close-on-exec descriptors; they are closed when the list is dropped.
     pub fn close_on_exec(&self) -> Vec<Arc<OpenFile>> {
@@ -179,7 +204,11 @@ impl FdTable {
             .enumerate()
             .filter_map(|(at, slot)| {
                 let slot = slot.as_ref()?;
-                Some(Entry { fd: Fd::from_index(at).ok()?, file: Arc::clone(&slot.file), on_exec: slot.on_exec })
+                Some(Entry {
+                    fd: Fd::from_index(at).ok()?,
+                    file: Arc::clone(&slot.file),
+                    on_exec: slot.on_exec,
+                })
             })
             .collect()
     }

@@ -216,7 +216,12 @@ struct Mapped {
     data: AddrRange,
 }
 
-fn map_segments(mm: &Arc<MemoryManager>, file: &Arc<OpenFile>, segments: &[Segment], bias: u64) -> SysResult<Mapped> {
+fn map_segments(
+    mm: &Arc<MemoryManager>,
+    file: &Arc<OpenFile>,
+    segments: &[Segment],
+    bias: u64,
+) -> SysResult<Mapped> {
     let mut mapped = Mapped { end: 0, code: AddrRange::default(), data: AddrRange::default() };
     for segment in segments.iter().filter(|s| s.kind == PT_LOAD && s.memsz > 0) {
         let start = segment.vaddr.wrapping_add(bias);
@@ -284,8 +289,9 @@ fn header_address(parsed: &Parsed, bias: u64) -> u64 {
         return segment.vaddr.wrapping_add(bias);
     }
     let offset = parsed.header.e_phoff;
-    let holder = parsed.segments.iter().find(|s| {
-        s.kind == PT_LOAD && s.offset <= offset && offset.wrapping_sub(s.offset) < s.filesz
-    });
+    let holder = parsed
+        .segments
+        .iter()
+        .find(|s| s.kind == PT_LOAD && s.offset <= offset && offset.wrapping_sub(s.offset) < s.filesz);
     holder.map_or(0, |s| offset.wrapping_sub(s.offset).wrapping_add(s.vaddr).wrapping_add(bias))
 }

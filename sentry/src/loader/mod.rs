@@ -117,7 +117,8 @@ pub fn open_location(at: Location, by: &Caller<'_>) -> SysResult<Executable> {
     let state = inode_state::state_of(&inode, by)?;
     state.deny_write()?;
     let denied = Some(state);
-    let mut made = Executable { file: OpenFile::anonymous(Arc::new(Nothing), OpenFlags::empty()), location: at, denied };
+    let mut made =
+        Executable { file: OpenFile::anonymous(Arc::new(Nothing), OpenFlags::empty()), location: at, denied };
     let ops = inode.open(OpenFlags::empty(), by)?;
     made.file = OpenFile::at(made.location.clone(), ops, OpenFlags::empty());
     Ok(made)

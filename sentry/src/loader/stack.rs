@@ -81,7 +81,8 @@ pub(super) fn build(
     let args_start = stack.sp();
     let platform = stack.push_str(b"x86_64");
     let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty()).map_err(|_| Errno::EIO)?;
+    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|_| Errno::EIO)?;
     let random = stack.push(&random);
     stack.align(16);
 

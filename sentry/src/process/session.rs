@@ -21,9 +21,16 @@ pub fn setsid(tree: &mut ProcessTree, process: &Process) -> SysResult<Arc<Pid>> 
 }
 
 /// setpgid(2); ids as the caller's namespace numbers them, 0 for the caller's own.
-pub fn setpgid(tree: &mut ProcessTree, ns: &Arc<PidNs>, caller: &Process, pid: u32, pgid: u32) -> SysResult<()> {
+pub fn setpgid(
+    tree: &mut ProcessTree,
+    ns: &Arc<PidNs>,
+    caller: &Process,
+    pid: u32,
+    pgid: u32,
+) -> SysResult<()> {
     let own = caller.pid.root();
-    let target = if pid == 0 { own } else { tree.find_process(ns, pid).ok_or(Errno::ESRCH)?.process.pid.root() };
+    let target =
+        if pid == 0 { own } else { tree.find_process(ns, pid).ok_or(Errno::ESRCH)?.process.pid.root() };
     let session = tree.node(own).ok_or(Errno::ESRCH)?.sid.root();
     let node = tree.node(target).ok_or(Errno::ESRCH)?;
     if target != own {

@@ -115,9 +115,10 @@ impl ProcessTree {
         !self.group(pgid).any(|node| {
             Some(node.process.pid.root()) != without
                 && node.zombie.is_none()
-                && node.parent.and_then(|parent| self.nodes.get(&parent)).is_some_and(|parent| {
-                    parent.pgid.root() != pgid && parent.sid.root() == node.sid.root()
-                })
+                && node
+                    .parent
+                    .and_then(|parent| self.nodes.get(&parent))
+                    .is_some_and(|parent| parent.pgid.root() != pgid && parent.sid.root() == node.sid.root())
         })
     }
 }

@@ -94,7 +94,13 @@ pub fn min_stack_size() -> u64 {
 }
 
 /// Builds the frame of `action` for `signal` and points the registers at the handler.
-pub fn build(cx: &mut Cx<'_>, signal: Signal, info: &SigInfo, action: &SigAction, mask: SigSet) -> SysResult<()> {
+pub fn build(
+    cx: &mut Cx<'_>,
+    signal: Signal,
+    info: &SigInfo,
+    action: &SigAction,
+    mask: SigSet,
+) -> SysResult<()> {
     let mut xstate = cx.context.xstate().clone();
     let regs = *cx.context.registers();
     let stack = cx.owned.signal.altstack;
@@ -111,7 +117,8 @@ pub fn build(cx: &mut Cx<'_>, signal: Signal, info: &SigInfo, action: &SigAction
     let size = u64::try_from(size_of::<RtSigFrame>()).map_err(|_| Errno::EFAULT)?;
     let base = (sp.wrapping_sub(size) & !15).wrapping_sub(8);
     // A frame that would leave the alternate stack is an overflow, not a place to write.
-    if (entered || on_stack) && stack.flags & StackT::AUTODISARM == 0 && !is_on(&stack, base.wrapping_add(1)) {
+    if (entered || on_stack) && stack.flags & StackT::AUTODISARM == 0 && !is_on(&stack, base.wrapping_add(1))
+    {
         return Err(Errno::EFAULT);
     }
     write_xstate(cx, &mut xstate, fpstate)?;
@@ -184,8 +191,9 @@ fn write_xstate(cx: &Cx<'_>, xstate: &mut [u8], at: u64) -> SysResult<()> {
         software.fill(0);
         let features = platform::registers::xfeatures();
         let words = [FP_XSTATE_MAGIC1.to_le_bytes(), (len + 4).to_le_bytes()];
-        for (to, from) in software.iter_mut().zip(words.iter().flatten().copied()
-            .chain(features.to_le_bytes()).chain(len.to_le_bytes()))
+        for (to, from) in software
+            .iter_mut()
+            .zip(words.iter().flatten().copied().chain(features.to_le_bytes()).chain(len.to_le_bytes()))
         {
             *to = from;
         }

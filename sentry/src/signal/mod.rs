@@ -8,6 +8,8 @@ pub mod frame;
 pub mod handlers;
 pub mod pending;
 pub mod send;
+mod source;
 
 pub use handlers::{Disposition, SignalHandlers};
 pub use pending::Pending;
+pub use source::signal_source;

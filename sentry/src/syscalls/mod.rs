@@ -6,6 +6,7 @@ pub mod table;
 #[macro_use]
 pub mod trace;
 
+pub mod event;
 pub mod fs;
 pub mod process;
 pub mod system;

@@ -1,8 +1,8 @@
 //! How arguments are printed by `--strace`: as strace(1) does, by type.
 
+use crate::task::memory::MemoryManager;
 use abi::fs::OpenFlags;
 use abi::{DirFd, Fd, UserAddr, UserCStr, UserPtr};
-use crate::task::memory::MemoryManager;
 use std::fmt::Write;
 
 /// Longest string that is shown whole.
@@ -67,12 +67,20 @@ plain!(i64, usize, i32, u16, Fd);
 
 impl Trace for u64 {
     fn trace(&self, line: &mut Line<'_>) {
-        if *self < 0x1_0000 { line.push(format_args!("{self}")) } else { line.push(format_args!("{self:#x}")) }
+        if *self < 0x1_0000 {
+            line.push(format_args!("{self}"))
+        } else {
+            line.push(format_args!("{self:#x}"))
+        }
     }
 }
 impl Trace for u32 {
     fn trace(&self, line: &mut Line<'_>) {
-        if *self < 0x1_0000 { line.push(format_args!("{self}")) } else { line.push(format_args!("{self:#x}")) }
+        if *self < 0x1_0000 {
+            line.push(format_args!("{self}"))
+        } else {
+            line.push(format_args!("{self:#x}"))
+        }
     }
 }
 impl Trace for UserAddr {

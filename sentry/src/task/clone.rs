@@ -92,12 +92,8 @@ pub fn clone_task(cx: &mut Cx<'_>, request: &CloneRequest) -> CallResult<u32> {
         latch
     });
     owned.vfork.clone_from(&latch);
-    let shared = TaskShared::new(
-        Arc::clone(cx.kernel()),
-        Arc::clone(&process),
-        owned.published(),
-        cx.shared.mask().0,
-    );
+    let shared =
+        TaskShared::new(Arc::clone(cx.kernel()), Arc::clone(&process), owned.published(), cx.shared.mask().0);
     let pidfd = prepare_pidfd(cx, request, &process)?;
     let close_pidfd = |cx: &Cx<'_>| pidfd.map(|fd| cx.files().close(fd));
     crate::ptrace::prepare_child(cx, flags, request.exit_signal, &shared, &mut owned);
@@ -141,7 +137,10 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     let limits = *parent.limits.lock();
     let limit = limits.get(Resource::Nproc).soft;
     let caps = vfs::Capabilities::SYS_RESOURCE | vfs::Capabilities::SYS_ADMIN;
-    if limit != crate::process::limits::INFINITY && cx.cred().uid.0 != 0 && !cx.cred().caps.effective.intersects(caps) {
+    if limit != crate::process::limits::INFINITY
+        && cx.cred().uid.0 != 0
+        && !cx.cred().caps.effective.intersects(caps)
+    {
         let uid = cx.cred().uid;
         let tasks: Vec<_> = cx.kernel().tree.lock().tasks().cloned().collect();
         let count = tasks.iter().filter(|task| task.published.lock().cred.uid == uid).count();
@@ -185,8 +184,7 @@ fn copy_owned(
     };
     // A vfork child runs on its parent's stack, a thread on one of its own.
     let shares = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
-    let altstack =
-        if shares { StackT::new(0, 0, StackT::DISABLE) } else { parent.signal.altstack };
+    let altstack = if shares { StackT::new(0, 0, StackT::DISABLE) } else { parent.signal.altstack };
     let clear = flags.contains(CloneFlags::CHILD_CLEARTID);
     let registered = Registered {
         clear_child_tid: if clear { request.child_tid } else { UserAddr::NULL },
@@ -206,6 +204,7 @@ fn copy_owned(
         no_new_privs: parent.no_new_privs,
         personal: parent.personal,
         seccomp: parent.seccomp.clone(),
+        epoll_events: Vec::new(),
         watched: parent.seccomp.is_some(),
         keep_registers: false,
         leaving: None,
@@ -238,14 +237,20 @@ fn new_context(cx: &mut Cx<'_>, owned: &TaskOwned, request: &CloneRequest) -> Sy
 }
 
 /// Puts the child into the tree, unless its group is about to die or stop.
-fn link(cx: &Cx<'_>, request: &CloneRequest, process: &Arc<Process>, shared: &Arc<TaskShared>) -> CallResult<()> {
+fn link(
+    cx: &Cx<'_>,
+    request: &CloneRequest,
+    process: &Arc<Process>,
+    shared: &Arc<TaskShared>,
+) -> CallResult<()> {
     let flags = request.flags;
     let kernel = cx.kernel();
     let mut tree = kernel.tree.lock();
     let parent_id = cx.shared.process.pid.root();
     {
         let parent_state = cx.shared.process.state.lock();
-        if parent_state.exiting.is_some() || parent_state.exec.is_some() || parent_state.stop.signal.is_some() {
+        if parent_state.exiting.is_some() || parent_state.exec.is_some() || parent_state.stop.signal.is_some()
+        {
             return Err(Failure::Restart(Restart::NoIntr));
         }
     }
@@ -307,11 +312,7 @@ fn wait_vfork(cx: &Cx<'_>, latch: &VforkLatch) {
 }
 
 /// A pidfd whose number is written before the child can exit.
-fn prepare_pidfd(
-    cx: &Cx<'_>,
-    request: &CloneRequest,
-    process: &Arc<Process>,
-) -> SysResult<Option<abi::Fd>> {
+fn prepare_pidfd(cx: &Cx<'_>, request: &CloneRequest, process: &Arc<Process>) -> SysResult<Option<abi::Fd>> {
     if !request.flags.contains(CloneFlags::PIDFD) {
         return Ok(None);
     }

@@ -4,7 +4,9 @@ use super::memory::MemoryManager;
 use super::{FsContext, TaskOwned, TaskShared};
 use crate::files::FdTable;
 use crate::kernel::Kernel;
+use crate::process::limits::Resource;
 use crate::process::pid::PidNs;
+use abi::signal::SigSet;
 use abi::{SysResult, UserCStr, UserPtr};
 use platform::Context;
 use std::sync::Arc;
@@ -77,5 +79,33 @@ impl Cx<'_> {
     /// A path argument; `ENAMETOOLONG` beyond PATH_MAX.
     pub fn path(&self, path: UserCStr) -> SysResult<Vec<u8>> {
         self.owned.mm.read_cstr(path, abi::limits::PATH_MAX)
+    }
+    /// RLIMIT_NOFILE.
+    #[must_use]
+    pub fn nofile(&self) -> u64 {
+        self.shared.process.limits.lock().get(Resource::Nofile).soft
+    }
+    /// A process of the sandbox as the caller's pid namespace numbers it; 0 when it has no number there.
+    #[must_use]
+    pub fn pid_number(&self, tgid: u32) -> i32 {
+        let tree = self.kernel().tree.lock();
+        let seen = match (tree.node(tgid), self.owned.pid.ns()) {
+            (Some(node), Some(ns)) => node.process.pid.seen_in(ns),
+            _ => 0,
+        };
+        i32::try_from(seen).unwrap_or(0)
+    }
+    /// Waits with another signal mask until the call ends or a handler has run.
+    pub fn set_temporary_mask(&mut self, mask: SigSet) {
+        let old = self.shared.mask();
+        self.owned.signal.saved_mask.get_or_insert(old);
+        crate::signal::send::set_mask(self.shared, mask);
+    }
+    /// Gives the process a descriptor table of its own (CLONE_FILES taken back).
+    pub fn unshare_files(&mut self) {
+        if Arc::strong_count(&self.owned.files) > 1 {
+            self.owned.files = Arc::new(self.owned.files.fork());
+            self.owned.publish(self.shared);
+        }
     }
 }

@@ -74,7 +74,8 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     loaded.mm.set_exe(Some(exe));
     cx.owned.mm = loaded.mm;
     cx.owned.comm = loaded.comm;
-    cx.context.load(&ThreadState { registers: fresh_registers(loaded.entry, loaded.stack), xstate: Vec::new() });
+    cx.context
+        .load(&ThreadState { registers: fresh_registers(loaded.entry, loaded.stack), xstate: Vec::new() });
     cx.shared.set_interrupter(cx.context.interrupter());
     let handlers = SignalHandlers::duplicate(&cx.owned.signal.handlers);
     handlers.reset_for_exec();

@@ -1,7 +1,7 @@
 //! What only the task's own thread touches.
 
-use super::memory::MemoryManager;
 use super::clone::VforkLatch;
+use super::memory::MemoryManager;
 use super::{FsContext, Published, TaskShared};
 use crate::files::FdTable;
 use crate::futex::Waiter;
@@ -56,6 +56,8 @@ pub struct TaskOwned {
     pub futex: Option<Arc<Waiter>>,
     /// Settings that only the thread itself looks at.
     pub personal: Personal,
+    /// Kept between calls so that epoll_wait(2) does not allocate.
+    pub epoll_events: Vec<vfs::event::epoll::EpollEvent>,
     /// Seccomp filters.
     pub seccomp: Option<Arc<crate::seccomp::Filters>>,
 }

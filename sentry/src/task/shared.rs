@@ -142,7 +142,12 @@ pub struct TaskShared {
 impl TaskShared {
     /// A task that does not run yet.
     #[must_use]
-    pub fn new(kernel: Arc<Kernel>, process: Arc<Process>, published: Published, mask: u64) -> Arc<TaskShared> {
+    pub fn new(
+        kernel: Arc<Kernel>,
+        process: Arc<Process>,
+        published: Published,
+        mask: u64,
+    ) -> Arc<TaskShared> {
         let tid = published.pid.root();
         Arc::new_cyclic(|me| TaskShared {
             kernel,

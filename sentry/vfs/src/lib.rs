@@ -42,7 +42,7 @@ pub use dentry::Dentry;
 pub use file::{DirSink, FileOps, GuestMemory, Io, OpenFile, RwFlags, SeekFrom, SyncScope};
 pub use inode::{DentryHint, FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
 pub use mount::{Location, Mount, MountFlags, MountNamespace, Super};
-pub use open_file::Toggle;
+pub use open_file::{SignalOwner, Toggle};
 pub use perm::Access;
 pub use vfs::{DeviceOpener, FsType, MountRequest, Vfs};
 pub use walk::{Follow, FsContext, Resolve, Target, Walk};

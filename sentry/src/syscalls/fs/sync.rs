@@ -1,0 +1,58 @@
+//! fsync(2), sync(2), sync_file_range(2), posix_fadvise(2), readahead(2).
+
+use super::base_location;
+use crate::task::Cx;
+use abi::{CallResult, Errno, Fd};
+use vfs::SyncScope;
+
+/// fsync(2).
+pub fn fsync(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
+    Ok(cx.files().get_io(fd)?.ops().sync(SyncScope::All)?)
+}
+/// fdatasync(2).
+pub fn fdatasync(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
+    Ok(cx.files().get_io(fd)?.ops().sync(SyncScope::Data)?)
+}
+/// sync(2): every file system of the caller's mount namespace; it has no way to fail.
+pub fn sync(cx: &mut Cx<'_>) -> CallResult<()> {
+    for mount in cx.fs().snapshot().ns.mounts() {
+        let _ = mount.sb.fs.sync();
+    }
+    Ok(())
+}
+/// syncfs(2).
+pub fn syncfs(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
+    let file = cx.files().get_io(fd)?;
+    Ok(base_location(&file).mount.sb.fs.sync()?)
+}
+/// sync_file_range(2): writes the data out, whatever part was asked for.
+pub fn sync_file_range(cx: &mut Cx<'_>, fd: Fd, offset: i64, len: i64, flags: u32) -> CallResult<()> {
+    super::only(flags, 7)?;
+    if offset < 0 || len < 0 || offset.checked_add(len).is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = cx.files().get_io(fd)?;
+    if !file.is_seekable() {
+        return Err(Errno::ESPIPE.into());
+    }
+    if flags == 0 {
+        return Ok(());
+    }
+    Ok(file.ops().sync(SyncScope::Data)?)
+}
+/// posix_fadvise(2): hints about a page cache that is the host's.
+pub fn fadvise64(cx: &mut Cx<'_>, fd: Fd, _offset: i64, len: i64, advice: u32) -> CallResult<()> {
+    let file = cx.files().get_io(fd)?;
+    if len < 0 || advice > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    if file.is_seekable() { Ok(()) } else { Err(Errno::ESPIPE.into()) }
+}
+/// readahead(2): a hint, after the checks.
+pub fn readahead(cx: &mut Cx<'_>, fd: Fd, _offset: i64, _count: usize) -> CallResult<()> {
+    let file = cx.files().get_io(fd)?;
+    if !file.flags().readable() {
+        return Err(Errno::EBADF.into());
+    }
+    if file.is_seekable() { Ok(()) } else { Err(Errno::EINVAL.into()) }
+}
