@@ -29,6 +29,7 @@ pub mod propagation;
 pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod synthetic;
 pub mod tmpfs;
 #[expect(clippy::module_inception, reason = "the struct that gives the crate its name")]
 pub mod vfs;

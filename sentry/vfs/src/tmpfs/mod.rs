@@ -20,4 +20,4 @@ pub fn pages_of(file: &crate::file::OpenFile) -> Option<std::sync::Arc<mm::FileP
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

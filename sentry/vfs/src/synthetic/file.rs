@@ -1,0 +1,122 @@
+//! Text files, and files with operations of their own.
+
+use super::inode::SynthInode;
+use crate::attr::Attr;
+use crate::caller::Caller;
+use crate::file::{FileOps, Io, OpenFile, SeekFrom, SyncScope, seek_in};
+use abi::fs::OpenFlags;
+use abi::{Errno, SysResult};
+use lock::{Ranked, order};
+use mm::{GuestSink, GuestSource};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Most bytes one write to a text file carries.
+pub const WRITE_MAX: usize = 64 << 10;
+
+/// One write to a text file.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteText<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The offset of the write.
+    pub offset: u64,
+    /// Attributes of the open file's opener are not kept; this is the file itself.
+    pub file: &'a OpenFile,
+}
+
+impl<'a> WriteText<'a> {
+    /// The bytes as text without surrounding white space and NULs; `EINVAL` when they are no text.
+    pub fn text(&self) -> SysResult<&'a str> {
+        let text = std::str::from_utf8(self.bytes).map_err(|_| Errno::EINVAL)?;
+        Ok(text.trim_matches(|c: char| c.is_whitespace() || c == '\0'))
+    }
+    /// The text as a number; `EINVAL`.
+    pub fn number<T: std::str::FromStr>(&self) -> SysResult<T> {
+        self.text()?.parse().map_err(|_| Errno::EINVAL)
+    }
+}
+
+/// A file whose whole content is generated at once.
+pub trait Text: Send + Sync {
+    /// The content.
+    fn read(&self, by: &Caller<'_>) -> SysResult<Vec<u8>>;
+    /// A write; returns how much of it was taken.
+    fn write(&self, _write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<usize> {
+        Err(Errno::EINVAL)
+    }
+    /// Checks of open(2) beyond the permission bits.
+    fn check_open(&self, _flags: OpenFlags, _by: &Caller<'_>) -> SysResult<()> {
+        Ok(())
+    }
+}
+
+/// A file with operations of its own.
+pub trait Custom: Send + Sync {
+    /// open(2).
+    fn open(&self, flags: OpenFlags, by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>>;
+    /// Size shown by stat(2).
+    fn size(&self) -> u64 {
+        0
+    }
+}
+
+pub(super) struct TextFile {
+    pub(super) inode: Arc<SynthInode>,
+    pub(super) text: Arc<dyn Text>,
+    content: Ranked<order::Leaf, Option<Arc<[u8]>>>,
+}
+
+impl TextFile {
+    pub(super) fn new(inode: Arc<SynthInode>, text: Arc<dyn Text>) -> TextFile {
+        TextFile { inode, text, content: Ranked::new(None) }
+    }
+    fn content(&self, offset: u64, by: &Caller<'_>) -> SysResult<Arc<[u8]>> {
+        if offset > 0
+            && let Some(known) = self.content.lock().clone()
+        {
+            return Ok(known);
+        }
+        let fresh: Arc<[u8]> = Arc::from(self.text.read(by)?);
+        let old = self.content.lock().replace(Arc::clone(&fresh));
+        drop(old);
+        Ok(fresh)
+    }
+}
+
+impl FileOps for TextFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn read(&self, io: &Io<'_>, dst: &mut dyn GuestSink, by: &Caller<'_>) -> SysResult<usize> {
+        let content = self.content(io.offset, by)?;
+        let from = usize::try_from(io.offset).unwrap_or(usize::MAX);
+        match content.get(from..) {
+            Some(rest) if !rest.is_empty() => dst.put(rest),
+            _ => Ok(0),
+        }
+    }
+    fn write(&self, io: &Io<'_>, src: &mut dyn GuestSource, by: &Caller<'_>) -> SysResult<(usize, u64)> {
+        let mut bytes = vec![0; src.remaining().min(WRITE_MAX)];
+        let n = src.take(&mut bytes)?;
+        bytes.truncate(n);
+        let write = WriteText { bytes: &bytes, offset: io.offset, file: io.file };
+        let taken = self.text.write(&write, by)?.min(n);
+        Ok((taken, io.offset.saturating_add(taken as u64)))
+    }
+    fn is_seekable(&self) -> bool {
+        true
+    }
+    fn seek(&self, _file: &OpenFile, current: u64, to: SeekFrom, _by: &Caller<'_>) -> SysResult<u64> {
+        match to {
+            SeekFrom::Start(_) | SeekFrom::Current(_) => seek_in(current, to, 0),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+    fn attr(&self) -> Option<SysResult<Attr>> {
+        Some(Ok(self.inode.attr_now()))
+    }
+    fn sync(&self, _scope: SyncScope) -> SysResult<()> {
+        Err(Errno::EINVAL)
+    }
+}
