@@ -43,6 +43,8 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 static NEXT_MOUNT: AtomicU32 = AtomicU32::new(21);
 static CHANGE: Ranked<order::MountTable, ()> = Ranked::new(());
 
+static SUPERS: Ranked<order::Leaf, Vec<Weak<Super>>> = Ranked::new(Vec::new());
+
 /// Most mounts in one namespace (`/proc/sys/fs/mount-max`).
 pub const MOUNT_MAX: usize = 100_000;
 
@@ -63,9 +65,23 @@ pub struct Super {
 }
 
 impl Super {
-    /// A new instance with its root dentry.
+    /// The instance of `fs`, with its root dentry: one for all mounts of one file system, so that they share
+    /// their dentries.
     #[must_use]
     pub fn new(fs: Arc<dyn FileSystem>) -> Arc<Super> {
+        let address = |fs: &Arc<dyn FileSystem>| Arc::as_ptr(fs).cast::<()>();
+        let known: Vec<Weak<Super>> = SUPERS.lock().clone();
+        if let Some(sb) = known.iter().filter_map(Weak::upgrade).find(|sb| address(&sb.fs) == address(&fs)) {
+            return sb;
+        }
+        let sb = Super::make(fs);
+        let mut supers = SUPERS.lock();
+        supers.retain(|sb| sb.strong_count() > 0);
+        supers.push(Arc::downgrade(&sb));
+        drop(supers);
+        sb
+    }
+    fn make(fs: Arc<dyn FileSystem>) -> Arc<Super> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = Dentry::root(fs.root(), id, b"");
         Arc::new(Super { id, fs, read_only: AtomicBool::new(false), root })
