@@ -397,8 +397,36 @@ fn threads_and_spaces() {
 }
 
 #[test]
+fn stubs_are_used_again() {
+    let (platform, space) = setup();
+    let mut t = thread(&space, at!(guest_touch));
+    t.registers().rdi = DATA;
+    let pid = space.host_pid().unwrap();
+    for round in 0..10_u64 {
+        assert_eq!(t.run(), Exit::Syscall);
+        (t.registers().rbx, t.registers().fs_base) = (round, 0x5000);
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flag = Arc::clone(&done);
+        let then = move || flag.store(true, std::sync::atomic::Ordering::SeqCst);
+        let space = platform.new_address_space().unwrap();
+        fill(&space, 0x3_0000);
+        let mut next = thread(&space, at!(guest_touch));
+        assert_eq!((next.registers().rbx, next.registers().fs_base), (0, 0));
+        next.registers().rdi = DATA + PAGE;
+        assert_eq!(next.run(), Exit::Fault { addr: DATA + PAGE, access: Access::Write });
+        space.retire(platform.user_range(), Box::new(then));
+        assert!(done.load(std::sync::atomic::Ordering::SeqCst));
+        drop((next, space));
+        let again = platform.new_address_space().unwrap();
+        assert_ne!(again.host_pid(), Some(pid));
+        let mut next = thread(&again, CODE);
+        assert_eq!(next.run(), Exit::Fault { addr: CODE, access: Access::Exec }, "nothing is left");
+    }
+}
+
+#[test]
 fn death_is_an_exit() {
-    let (_platform, space) = setup();
+    let (platform, space) = setup();
     let mut t = thread(&space, at!(guest_spin));
     let pid = space.host_pid().unwrap();
     let killer = std::thread::spawn(move || {
@@ -411,12 +439,8 @@ fn death_is_an_exit() {
     assert!(space.apply(OpBatch::one(AsOp::Unmap { range: range(DATA, PAGE) })).is_err());
     assert!(Arc::clone(&space).new_context(&state(CODE)).is_err());
     killer.join().unwrap();
-    let low = platform_low();
+    let low = platform.reserved()[0].start();
     assert!(space.apply(OpBatch::one(map(low, PAGE, Prot::READ, 0))).is_err());
-}
-
-fn platform_low() -> u64 {
-    0x10_0000
 }
 
 #[test]

@@ -151,8 +151,11 @@ thread_switch:
     syscall
     .globl systrap_stub_switched
 systrap_stub_switched:
+    // Whoever came here came by a reply of the sentry: the area's address, or zero to exit. No other
+    // register counts, a guest may have jumped to the call above with registers of its choice.
     test rax, rax
-    jnz thread_exit
+    jle thread_exit
+    mov rbx, rax
     mov rax, [rbx]
     wrfsbase rax
     mov rax, [rbx + 8]
@@ -160,10 +163,12 @@ systrap_stub_switched:
     mov rsp, [rbx + 16]
     .globl systrap_stub_restorer
 systrap_stub_restorer:
+    mov r9d, {stub_call}
     mov eax, 15
     syscall
     ud2
 thread_exit:
+    mov r9d, {stub_call}
     xor edi, edi
     mov eax, 60
     syscall
@@ -180,6 +185,7 @@ systrap_stub_end:
     control = const CONTROL,
     area_size = const AREA_SIZE,
     switch = const SWITCH,
+    stub_call = const filter::STUB_CALL,
 );
 
 unsafe extern "C" {

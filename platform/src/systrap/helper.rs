@@ -21,7 +21,7 @@ pub(super) const SOCKET_FD: u64 = 2;
 pub(super) const FIRST_FD: u64 = 3;
 
 /// Most calls in a batch.
-pub(super) const BATCH: usize = 36;
+pub(super) const BATCH: usize = 90;
 
 /// What the helper does about an entry's result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     memory: Arc<MemoryFile>,
     /// Living stubs by pid, to tell whether an address space is ours.
     spaces: Ranked<order::Leaf, HashMap<i32, Weak<space::Space>>>,
+    /// Wiped stubs.
+    pool: Ranked<order::Leaf, Vec<space::Stub>>,
     reserved: [AddrRange; 1],
     vdso: Option<AddrRange>,
     vvar: Option<AddrRange>,
@@ -81,6 +83,7 @@ impl Systrap {
             template: Ranked::new(template),
             memory,
             spaces: Ranked::new(HashMap::new()),
+            pool: Ranked::default(),
             reserved: [low],
         };
         Ok(Systrap { inner: Arc::new(inner) })
@@ -104,8 +107,7 @@ impl Platform for Systrap {
     }
 
     fn new_address_space(&self) -> SysResult<Arc<dyn AddressSpace>> {
-        let template = self.inner.template.lock();
-        Ok(space::Space::clone_from(&self.inner, &template.helper)?)
+        Ok(space::Space::new(&self.inner)?)
     }
 
     fn user_range(&self) -> AddrRange {

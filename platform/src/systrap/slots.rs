@@ -1,12 +1,11 @@
 //! Who owns which page of the shared file: control pages of stubs, areas of guest threads.
 
 use crate::shared::SharedFile;
-use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS};
+use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS, CONTROL_SIZE};
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::sync::Arc;
 
-const CONTROL_SIZE: u64 = 0x1000;
 const CONTROL_COUNT: u64 = 0x4000;
 const AREA_START: u64 = CONTROL_SIZE * CONTROL_COUNT;
 
@@ -99,6 +98,10 @@ impl Area {
     /// Its address in the stub.
     pub(super) fn address(&self) -> u64 {
         AREAS + u64::from(self.slot) * AREA_SIZE
+    }
+    /// Forgets its content. Whatever runs there has no state of its own in it.
+    pub(super) fn wipe(&self) {
+        self.slots.file.release(self.offset(), AREA_SIZE);
     }
     /// The shared file.
     pub(super) fn file(&self) -> &SharedFile {

@@ -1,4 +1,7 @@
 //! One stub process: an address space and its helper thread.
+//!
+//! [`Stub`] is the process itself; [`Space`] is the use of one for a guest address space. When that ends, a
+//! wiped stub with a parked thread goes back to the pool: fork and execve then need no host clone at all.
 
 use super::helper::{BATCH, Call, FIRST_FD, Helper, MEMORY_FD, Mode, SHARED_FD, SOCKET_FD};
 use super::slots::{Area, Control};
@@ -8,15 +11,20 @@ use super::{Inner, user_range};
 use crate::registers::ThreadState;
 use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot};
 use crate::stub::filter::THREAD_PROGRAM;
-use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, STACK};
+use crate::stub::layout::{
+    AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, CONTROL_SIZE, LOW, LOW_END, SCRATCH, STACK, USER_END,
+    USER_START,
+};
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
 const MAP_FIXED: u64 = 0x10;
+const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_POPULATE: u64 = 0x8000;
 const MAP_NORESERVE: u64 = 0x4000;
 
@@ -26,26 +34,44 @@ const CLONE_PARENT: u64 = 0x8000;
 /// SECCOMP_FILTER_FLAG_NEW_LISTENER and WAIT_KILLABLE_RECV.
 const FILTER_FLAGS: u64 = 8 | 32;
 
-/// One address space. See the module.
+/// Parked threads that a stub keeps for re-use.
+const IDLE_THREADS: usize = 2;
+/// A stub with more areas is not worth keeping.
+const POOLED_AREAS: usize = 8;
+/// Wiped stubs that are kept.
+pub(super) const POOL: usize = 4;
+
+/// A stub thread parked in the handler's switch, for whoever needs a thread next.
 #[derive(Debug)]
-pub(super) struct Space {
-    // First, so that the process is gone before its areas are handed on.
-    process: Process,
-    helper: Ranked<order::StubHelper, Helper>,
-    areas: Ranked<order::Leaf, Areas>,
-    inner: Arc<Inner>,
+pub(super) struct Idle {
+    pub(super) area: Arc<Area>,
+    pub(super) listener: OwnedFd,
+    pub(super) notification: u64,
+    pub(super) thread: i32,
 }
 
 /// Areas mapped in this stub. They stay mapped (and ours) until the stub is gone.
 #[derive(Debug, Default)]
 struct Areas {
     all: Vec<Arc<Area>>,
-    idle: Vec<Arc<Area>>,
+    free: Vec<Arc<Area>>,
+    idle: Vec<Idle>,
+    /// Threads that were started and are not known to have ended.
+    living: usize,
 }
 
-impl Space {
+/// A stub process.
+#[derive(Debug)]
+pub(super) struct Stub {
+    // First, so that the process is gone before its areas are handed on.
+    process: Process,
+    helper: Ranked<order::StubHelper, Helper>,
+    areas: Ranked<order::Leaf, Areas>,
+}
+
+impl Stub {
     /// Clones the process of `from`: the template, or another stub whose mappings come along.
-    pub(super) fn clone_from(inner: &Arc<Inner>, from: &Helper) -> SysResult<Arc<Space>> {
+    fn clone_from(inner: &Inner, from: &Helper) -> SysResult<Stub> {
         let control = Control::take(&inner.slots)?;
         let (sentry_end, stub_end) = (FIRST_FD, FIRST_FD + 1);
         from.child(&[
@@ -53,16 +79,15 @@ impl Space {
             Call::new(libc::SYS_dup3, [stub_end, SOCKET_FD, 0, 0, 0, 0]),
             Call::close(stub_end),
             Call::new(libc::SYS_munmap, [AREAS, AREA_SIZE * AREA_COUNT, 0, 0, 0, 0]),
+            // The list goes on in the new page, which says Quiet.
             Call::new(
                 libc::SYS_mmap,
-                [CONTROL, PAGE_SIZE, 1, MAP_SHARED | MAP_FIXED, SHARED_FD, control.offset()],
+                [CONTROL, CONTROL_SIZE, 1, MAP_SHARED | MAP_FIXED, SHARED_FD, control.offset()],
             ),
-            Call::end(Mode::Quiet),
         ]);
-        let pair = Helper::scratch_word();
         let message = from.message_with(sentry_end);
         let report = from.run_reporting(&[
-            Call::new(libc::SYS_socketpair, [1, 5, 0, pair, 0, 0]),
+            Call::new(libc::SYS_socketpair, [1, 5, 0, Helper::scratch_word(), 0, 0]),
             Call { mode: Mode::Clone, ..Call::new(libc::SYS_clone, [CLONE_PARENT, 0, 0, 0, 0, 0]) },
             Call::new(libc::SYS_sendmsg, [SOCKET_FD, message, 0x4000, 0, 0, 0]),
             Call::close(sentry_end),
@@ -71,28 +96,76 @@ impl Space {
         if report.is_err() {
             from.close_strays();
         }
-        let report = report?;
-        let socket = report.fd.ok_or(Errno::EAGAIN)?;
+        let socket = report?.fd.ok_or(Errno::EAGAIN)?;
         let helper = Helper::new(socket, control);
         let process = Process::new(helper.identify()?);
-        let space = Arc::new(Space {
-            process,
-            helper: Ranked::new(helper),
-            areas: Ranked::new(Areas::default()),
-            inner: Arc::clone(inner),
-        });
+        Ok(Stub { process, helper: Ranked::new(helper), areas: Ranked::new(Areas::default()) })
+    }
+
+    /// Removes all of the guest's mappings and what it may have left behind.
+    fn wipe(&self) -> SysResult<()> {
+        let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
+        let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
+        let calls =
+            [unmap(USER_START, LOW), unmap(LOW_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
+        self.helper.lock().run(&calls, &[])
+    }
+
+    /// Whether a wiped stub can serve another guest; forgets what its threads' areas hold.
+    fn recycle(&self) -> bool {
+        let areas = self.areas.lock();
+        // A thread that is neither parked nor gone might still run what the last guest told it to.
+        if areas.idle.is_empty() || areas.idle.len() != areas.living || areas.all.len() > POOLED_AREAS {
+            return false;
+        }
+        for area in &areas.all {
+            area.wipe();
+        }
+        true
+    }
+}
+
+/// One address space. See the module.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// `None` only while dropping.
+    stub: Option<Stub>,
+    wiped: AtomicBool,
+    inner: Arc<Inner>,
+}
+
+impl Space {
+    /// An empty address space, from the pool or the template.
+    pub(super) fn new(inner: &Arc<Inner>) -> SysResult<Arc<Space>> {
+        let pooled = inner.pool.lock().pop();
+        let stub = match pooled {
+            Some(stub) => stub,
+            None => Stub::clone_from(inner, &inner.template.lock().helper)?,
+        };
+        Ok(Space::of(inner, stub))
+    }
+
+    fn of(inner: &Arc<Inner>, stub: Stub) -> Arc<Space> {
+        let space =
+            Arc::new(Space { stub: Some(stub), wiped: AtomicBool::new(false), inner: Arc::clone(inner) });
         inner.spaces.lock().insert(space.pid(), Arc::downgrade(&space));
-        Ok(space)
+        space
+    }
+
+    fn stub(&self) -> SysResult<&Stub> {
+        self.stub.as_ref().ok_or(crate::DEAD)
     }
 
     /// Host pid of the stub.
     pub(super) fn pid(&self) -> i32 {
-        self.process.pid()
+        self.stub.as_ref().map_or(0, |stub| stub.process.pid())
     }
 
     /// Ends the stub: it misbehaved.
     pub(super) fn kill(&self) {
-        self.process.kill();
+        if let Some(stub) = &self.stub {
+            stub.process.kill();
+        }
     }
 
     /// Another living stub of the same platform.
@@ -100,30 +173,49 @@ impl Space {
         self.inner.spaces.lock().get(&pid).and_then(Weak::upgrade)
     }
 
+    /// A parked thread, if there is one.
+    pub(super) fn take_idle(&self) -> Option<Idle> {
+        self.stub.as_ref()?.areas.lock().idle.pop()
+    }
+
+    /// Keeps a parked thread for later; gives it back when there are enough.
+    pub(super) fn keep_idle(&self, idle: Idle) -> Result<(), Idle> {
+        let Some(stub) = &self.stub else { return Err(idle) };
+        let mut areas = stub.areas.lock();
+        if areas.idle.len() >= IDLE_THREADS {
+            return Err(idle);
+        }
+        areas.idle.push(idle);
+        Ok(())
+    }
+
     /// An area that the stub has mapped, for a new thread.
-    fn take_area(&self, calls: &mut Vec<Call>) -> SysResult<Arc<Area>> {
-        let mut areas = self.areas.lock();
-        if let Some(area) = areas.idle.pop() {
+    fn take_area(&self, stub: &Stub, calls: &mut Vec<Call>) -> SysResult<Arc<Area>> {
+        if let Some(area) = stub.areas.lock().free.pop() {
             return Ok(area);
         }
-        drop(areas);
         let area = Arc::new(Area::take(&self.inner.slots)?);
         let (at, offset) = (area.address(), area.offset());
         calls.push(Call::new(libc::SYS_mmap, [at, AREA_SIZE, 3, MAP_SHARED | MAP_FIXED, SHARED_FD, offset]));
-        self.areas.lock().all.push(Arc::clone(&area));
+        stub.areas.lock().all.push(Arc::clone(&area));
         Ok(area)
     }
 
     /// Gives back the area of a thread that has ended.
     pub(super) fn return_area(&self, area: &Arc<Area>) {
-        self.areas.lock().idle.push(Arc::clone(area));
+        if let Some(stub) = &self.stub {
+            let mut areas = stub.areas.lock();
+            areas.free.push(Arc::clone(area));
+            areas.living = areas.living.saturating_sub(1);
+        }
     }
 
     /// Clones a guest thread, which waits in its first switch, and fetches its listener.
     pub(super) fn start_thread(&self) -> SysResult<(Arc<Area>, OwnedFd)> {
         let mut calls = Vec::new();
-        let area = self.take_area(&mut calls)?;
-        let helper = self.helper.lock();
+        let stub = self.stub()?;
+        let area = self.take_area(stub, &mut calls)?;
+        let helper = stub.helper.lock();
         let stack = area.address() + AREA_STACK;
         helper.control().store_words(STACK, &[stack, 0, AREA_SIZE - AREA_STACK]);
         helper.child(&[
@@ -131,6 +223,7 @@ impl Space {
             Call::new(libc::SYS_seccomp, [1, FILTER_FLAGS, THREAD_PROGRAM, 0, 0, 0]),
             Call { mode: Mode::Enter, ..Call::new(0, [area.address(), 0, 0, 0, 0, 0]) },
         ]);
+        stub.areas.lock().living += 1;
         let message = helper.message_with(FIRST_FD);
         calls.extend([
             Call { mode: Mode::Clone, ..Call::new(libc::SYS_clone, [CLONE_THREAD, stack, 0, 0, 0, 0]) },
@@ -141,16 +234,18 @@ impl Space {
         if report.is_err() {
             helper.close_strays();
         }
-        let report = report?;
-        Ok((area, report.fd.ok_or(Errno::EAGAIN)?))
+        Ok((area, report?.fd.ok_or(Errno::EAGAIN)?))
     }
 
     fn run(&self, ops: &[AsOp]) -> SysResult<()> {
         for op in ops {
             check(op)?;
         }
-        let helper = self.helper.lock();
-        for part in ops.chunks(BATCH / 3) {
+        let stub = self.stub()?;
+        let helper = stub.helper.lock();
+        let files = ops.iter().any(|op| matches!(op, AsOp::Map { backing: Backing::Host { .. }, .. }));
+        // A donated file costs an entry to close it, and one to receive it.
+        for part in ops.chunks(if files { BATCH / 2 - 1 } else { BATCH }) {
             let mut calls = Vec::with_capacity(BATCH);
             let mut fds = Vec::new();
             for op in part {
@@ -165,7 +260,7 @@ impl Space {
             let result = helper.run(&calls, &fds);
             if !fds.is_empty() && result.is_err() {
                 // The descriptor table is not what we think it is any more.
-                self.process.kill();
+                stub.process.kill();
             }
             result?;
         }
@@ -176,12 +271,23 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         self.inner.spaces.lock().remove(&self.pid());
+        let Some(stub) = self.stub.take() else { return };
+        if !*self.wiped.get_mut() || !stub.recycle() {
+            return;
+        }
+        let mut pool = self.inner.pool.lock();
+        if pool.len() < POOL {
+            pool.push(stub);
+            return;
+        }
+        drop(pool);
+        drop(stub);
     }
 }
 
 fn check(op: &AsOp) -> SysResult<()> {
     let (AsOp::Map { range, .. } | AsOp::Unmap { range } | AsOp::Protect { range, .. }) = op;
-    let low = AddrRange::new(crate::stub::layout::LOW, crate::stub::layout::LOW_END).unwrap_or_default();
+    let low = AddrRange::new(LOW, LOW_END).unwrap_or_default();
     let aligned = range.start() % PAGE_SIZE == 0 && range.end() % PAGE_SIZE == 0;
     let fits = user_range().covers(*range) && !range.overlaps(low) && !range.is_empty();
     if aligned && fits { Ok(()) } else { Err(Errno::EINVAL) }
@@ -231,7 +337,13 @@ impl AddressSpace for Space {
     }
 
     fn retire(&self, _range: AddrRange, then: Box<dyn FnOnce() + Send>) {
-        self.process.end();
+        if let Some(stub) = &self.stub {
+            if stub.wipe().is_ok() {
+                self.wiped.store(true, Ordering::SeqCst);
+            } else {
+                stub.process.end();
+            }
+        }
         then();
     }
 
@@ -242,9 +354,13 @@ impl AddressSpace for Space {
     }
 
     fn fork(&self) -> SysResult<Option<Arc<dyn AddressSpace>>> {
-        let helper = self.helper.lock();
-        let space = Space::clone_from(&self.inner, &helper)?;
-        Ok(Some(space))
+        if !self.inner.pool.lock().is_empty() {
+            // Replaying the mappings into a wiped stub is cheaper than a clone of the process.
+            return Ok(None);
+        }
+        let helper = self.stub()?.helper.lock();
+        let stub = Stub::clone_from(&self.inner, &helper)?;
+        Ok(Some(Space::of(&self.inner, stub)))
     }
 
     fn host_pid(&self) -> Option<i32> {

@@ -292,7 +292,7 @@ unsafe fn become_template(plan: &Plan) -> SysResult<()> {
         for (at, len, prot, flags, fd, offset) in [
             (layout::TEXT, layout::TEXT_SIZE, READ | EXEC, SHARED, 0, 0),
             (layout::DATA, layout::DATA_SIZE, READ, SHARED, 0, layout::TEXT_SIZE),
-            (layout::CONTROL, 0x1000, READ, SHARED, 1, plan.control),
+            (layout::CONTROL, layout::CONTROL_SIZE, READ, SHARED, 1, plan.control),
             (layout::SCRATCH, 0x1000, READ | WRITE, PRIVATE_ANON, u64::MAX, 0),
         ] {
             call(libc::SYS_mmap, [at, len, prot, flags | NOREPLACE, fd, offset])?;

@@ -8,7 +8,7 @@
 
 use super::frame::Frame;
 use super::slots::Area;
-use super::space::Space;
+use super::space::{Idle, Space};
 use super::sys::{self, Notification, Reply};
 use super::template::INTERRUPT;
 use crate::registers::{Registers, ThreadState};
@@ -16,7 +16,7 @@ use crate::seam::{Access, AddressSpace, Context, Exit, Interrupter, SyscallArgs}
 use crate::stub::{self, layout};
 use abi::signal::Signal;
 use abi::{Errno, SysResult};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -83,7 +83,8 @@ enum Parked {
 pub(super) struct Thread {
     space: Arc<Space>,
     area: Arc<Area>,
-    listener: OwnedFd,
+    /// `None` only while dropping.
+    listener: Option<OwnedFd>,
     parked: Parked,
     /// The call that is being serviced, and what it will return.
     call: Option<SyscallArgs>,
@@ -96,6 +97,43 @@ pub(super) struct Thread {
     interrupts: Arc<Interrupts>,
 }
 
+/// A stub thread that nobody uses yet.
+struct Fresh {
+    area: Arc<Area>,
+    listener: OwnedFd,
+    notification: u64,
+    thread: i32,
+}
+
+impl Fresh {
+    /// A parked thread of the stub, or a new one.
+    fn in_space(space: &Space) -> SysResult<Fresh> {
+        if let Some(Idle { area, listener, notification, thread }) = space.take_idle() {
+            return Ok(Fresh { area, listener, notification, thread });
+        }
+        let (area, listener) = space.start_thread()?;
+        sys::prefer_sync_wakeup(listener.as_fd());
+        let first = receive(listener.as_fd())?;
+        Ok(Fresh { area, listener, notification: first.id, thread: first.pid.cast_signed() })
+    }
+}
+
+/// The next notification; `Err` when the thread is gone.
+fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
+    loop {
+        if !sys::receive_sees_death() && !sys::wait_listener(listener) {
+            return Err(crate::DEAD);
+        }
+        match sys::receive(listener) {
+            Err(Errno::EINTR) => {}
+            // Withdrawn by a signal to the stub thread, or that thread has ended.
+            Err(Errno::ENOENT) if !sys::is_dead(listener) => {}
+            Err(_) => return Err(crate::DEAD),
+            Ok(notification) => return Ok(notification),
+        }
+    }
+}
+
 impl Thread {
     /// A thread in `space`, parked in its first switch with zero registers.
     pub(super) fn start(space: Arc<Space>) -> SysResult<Thread> {
@@ -104,11 +142,11 @@ impl Thread {
             process: AtomicI32::new(0),
             thread: AtomicI32::new(0),
         });
-        let (area, listener) = space.start_thread()?;
+        let fresh = Fresh::in_space(&space)?;
         let mut thread = Thread {
             space,
-            area,
-            listener,
+            area: fresh.area,
+            listener: Some(fresh.listener),
             parked: Parked::Dead,
             call: None,
             answer: None,
@@ -117,36 +155,30 @@ impl Thread {
             void: Default::default(),
             interrupts,
         };
-        thread.settle()?;
+        thread.settle(fresh.notification, fresh.thread);
         Ok(thread)
     }
 
-    /// Waits for the first switch of a fresh thread.
-    fn settle(&mut self) -> SysResult<()> {
-        sys::prefer_sync_wakeup(self.listener.as_fd());
-        let notification = self.receive()?;
+    /// Takes over a thread that is parked in a switch.
+    fn settle(&mut self, notification: u64, thread: i32) {
         self.interrupts.process.store(self.space.pid(), Ordering::SeqCst);
-        self.interrupts.thread.store(notification.pid.cast_signed(), Ordering::SeqCst);
+        self.interrupts.thread.store(thread, Ordering::SeqCst);
         let frame = Frame::build(&self.area);
         frame.store(&self.area, &Registers { eflags: 0x202, ..Registers::default() });
-        self.parked = Parked::Frame { id: notification.id, frame };
-        Ok(())
+        self.parked = Parked::Frame { id: notification, frame };
     }
 
     /// The next notification; `Err` when the thread is gone.
     fn receive(&self) -> SysResult<Notification> {
-        loop {
-            if !sys::receive_sees_death() && !sys::wait_listener(self.listener.as_fd()) {
-                return Err(crate::DEAD);
-            }
-            match sys::receive(self.listener.as_fd()) {
-                Err(Errno::EINTR) => {}
-                // Withdrawn by a signal to the stub thread, or that thread has ended.
-                Err(Errno::ENOENT) if !sys::is_dead(self.listener.as_fd()) => {}
-                Err(_) => return Err(crate::DEAD),
-                Ok(notification) => return Ok(notification),
-            }
-        }
+        receive(self.listener()?)
+    }
+
+    fn listener(&self) -> SysResult<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd).ok_or(crate::DEAD)
+    }
+
+    fn reply(&self, id: u64, value: u64) -> SysResult<()> {
+        sys::reply(self.listener()?, id, Reply::Value(value))
     }
 
     fn died(&mut self) -> Exit {
@@ -206,7 +238,7 @@ impl Thread {
             Parked::Call { id } => id,
         };
         self.interrupts.signal();
-        let mut reply = sys::reply(self.listener.as_fd(), id, Reply::Value(self.answer.unwrap_or(0)));
+        let mut reply = self.reply(id, self.answer.unwrap_or(0));
         for _ in 0..PATIENCE {
             if !matches!(reply, Ok(()) | Err(Errno::ENOENT)) {
                 break;
@@ -221,7 +253,7 @@ impl Thread {
                     return Some(frame);
                 }
                 // Not ours to keep: let it go on until the signal is served.
-                _ => reply = sys::reply(self.listener.as_fd(), notification.id, Reply::Value(0)),
+                _ => reply = self.reply(notification.id, self.area.address()),
             }
         }
         self.insane();
@@ -249,13 +281,13 @@ impl Thread {
             }
             Parked::Frame { id, frame } => {
                 frame.arm(&self.area);
-                (id, 0)
+                (id, self.area.address())
             }
         };
         self.call = None;
         self.answer = None;
         // ENOENT: a fatal signal took the thread; the next receive sees it.
-        matches!(sys::reply(self.listener.as_fd(), id, Reply::Value(value)), Ok(()) | Err(Errno::ENOENT))
+        matches!(self.reply(id, value), Ok(()) | Err(Errno::ENOENT))
     }
 
     /// Turns a notification into an exit; `None` when there is nothing to report.
@@ -301,24 +333,28 @@ impl Thread {
         Exit::Exception { signal: number, code, addr }
     }
 
-    /// Ends the stub thread and gives its area back.
-    fn end(&mut self) {
-        if self.fetch_frame().is_none() {
-            return;
-        }
-        let Parked::Frame { id, .. } = self.parked else { return };
-        self.parked = Parked::Dead;
-        self.interrupts.thread.store(0, Ordering::SeqCst);
-        // Any answer but zero makes the handler exit.
-        if sys::reply(self.listener.as_fd(), id, Reply::Value(1)).is_err() {
+    /// Gives the stub thread back: parked for re-use, or ended.
+    fn release(listener: OwnedFd, space: &Space, area: Arc<Area>, notification: u64, thread: i32) {
+        let idle = Idle { area, listener, notification, thread };
+        let Err(idle) = space.keep_idle(idle) else { return };
+        // Zero makes the handler exit.
+        if sys::reply(idle.listener.as_fd(), idle.notification, Reply::Value(0)).is_err() {
             return;
         }
         // A sane thread says nothing more; whoever does is not, and keeps its area until the process ends.
-        if self.receive().is_err() {
-            self.space.return_area(&self.area);
+        if receive(idle.listener.as_fd()).is_err() {
+            space.return_area(&idle.area);
         } else {
-            self.space.kill();
+            space.kill();
         }
+    }
+
+    /// Parks the stub thread and forgets it; `None` when it is gone already.
+    fn retire(&mut self) -> Option<(u64, i32)> {
+        self.fetch_frame()?;
+        let Parked::Frame { id, .. } = self.parked else { return None };
+        self.parked = Parked::Dead;
+        Some((id, self.interrupts.thread.swap(0, Ordering::SeqCst)))
     }
 }
 
@@ -391,24 +427,28 @@ impl Context for Thread {
 
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> SysResult<()> {
         let space = space.host_pid().and_then(|pid| self.space.sibling(pid)).ok_or(Errno::EINVAL)?;
-        let (area, listener) = space.start_thread()?;
-        self.end();
-        self.space = space;
-        self.area = area;
-        self.listener = listener;
+        let fresh = Fresh::in_space(&space)?;
+        let old = self.retire();
+        let area = std::mem::replace(&mut self.area, fresh.area);
+        let listener = self.listener.replace(fresh.listener);
+        let left = std::mem::replace(&mut self.space, space);
+        if let (Some((notification, thread)), Some(listener)) = (old, listener) {
+            Thread::release(listener, &left, area, notification, thread);
+        }
         self.call = None;
         self.answer = None;
         self.registers = None;
         self.xstate = None;
-        self.settle()
+        self.settle(fresh.notification, fresh.thread);
+        Ok(())
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // The last thread's process is about to be killed: no need to end it singly.
-        if Arc::strong_count(&self.space) > 1 {
-            self.end();
+        let Some((notification, thread)) = self.retire() else { return };
+        if let Some(listener) = self.listener.take() {
+            Thread::release(listener, &self.space, Arc::clone(&self.area), notification, thread);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! mapping of a donated host file. Ranks: `MmLayout` > `MmPages` > `FileData` > `Frames`.
 #![forbid(unsafe_code)]
 
+mod advise;
 mod copy;
 mod fault;
 mod fork;
@@ -16,10 +17,13 @@ pub mod mappable;
 pub mod pages;
 pub mod policy;
 mod protect;
+mod remap;
+mod report;
 mod segs;
 mod user_io;
 mod vma;
 
+pub use advise::{Advice, LockScope};
 pub use fault::FaultSignal;
 pub use frames::{FrameRange, Frames};
 pub use io::{GuestMemory, GuestSink, GuestSource};
@@ -28,6 +32,8 @@ pub use manager::{Arrangement, ExeFile, MemoryLimits, MemoryManager, ProgramRang
 pub use map::{MapFile, MapFlags, MmapArgs};
 pub use mappable::{Invalidate, MapUse, Mappable, MappableId, Translation};
 pub use pages::{FilePages, KeepSize, PageQuota, Seals, WriteAt};
+pub use remap::{RemapArgs, RemapFlags};
+pub use report::{AreaInfo, Usage};
 pub use user_io::{FutexKey, FutexScope, UserSink, UserSource};
 pub use vma::{Mapped, VmaFlags, VmaName};
 

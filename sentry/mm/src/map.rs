@@ -432,10 +432,7 @@ impl MemoryManager {
     /// Maps what a fresh area can have at once.
     fn back_new(&self, pages: &mut Pages, vma: &Vma, prepared: Prepared, change: &mut Change) {
         if vma.file.is_none() {
-            if !vma.prot.is_empty() && vma.range.len() <= DIRECT {
-                // Without memory now, the touch will ask again.
-                let _ = self.back_anonymous(pages, vma, vma.range, change);
-            }
+            self.back_small(pages, vma, change);
             return;
         }
         if prepared.epoch != self.epoch.load(Ordering::SeqCst) {
@@ -453,6 +450,14 @@ impl MemoryManager {
             let seg = Seg { range, home, prot, writable_home };
             change.ops.push(seg.map_op(false));
             pages.insert(seg);
+        }
+    }
+
+    /// Gives frames to a fresh piece of anonymous memory, when it is small and accessible.
+    pub(crate) fn back_small(&self, pages: &mut Pages, vma: &Vma, change: &mut Change) {
+        if vma.file.is_none() && !vma.prot.is_empty() && vma.range.len() <= DIRECT {
+            // Without memory now, the touch will ask again.
+            let _ = self.back_anonymous(pages, vma, vma.range, change);
         }
     }
 

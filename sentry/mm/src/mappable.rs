@@ -78,6 +78,10 @@ pub trait Mappable: Send + Sync {
     fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {
         Ok(())
     }
+    /// madvise(MADV_REMOVE): the range reads as zero afterwards.
+    fn punch(&self, _offset: u64, _len: u64) -> SysResult<()> {
+        Err(abi::Errno::EOPNOTSUPP)
+    }
     /// The path /proc/pid/maps shows; `None` for anonymous shared memory.
     fn name(&self) -> Option<Vec<u8>> {
         None

@@ -623,6 +623,9 @@ impl Mappable for FilePages {
         let mut data = self.data.lock();
         data.writers = data.writers.saturating_sub(1);
     }
+    fn punch(&self, offset: u64, len: u64) -> SysResult<()> {
+        self.punch_hole(offset, len)
+    }
     fn name(&self) -> Option<Vec<u8>> {
         self.name.clone()
     }

@@ -7,9 +7,6 @@ use abi::{AddrRange, Errno, SysResult, UserAddr};
 use platform::{AsOp, Prot};
 use smallvec::SmallVec;
 
-/// Areas up to this size get frames as soon as they become accessible.
-const DIRECT: u64 = 1 << 20;
-
 impl MemoryManager {
     /// mprotect(2). `ENOMEM` when part of the range is not mapped, `EACCES` beyond what the mapping allows.
     pub fn mprotect(&self, addr: UserAddr, len: u64, prot: Prot) -> SysResult<()> {
@@ -67,11 +64,9 @@ impl MemoryManager {
         });
         let mut change = Change::default();
         change.ops.extend(runs.into_iter().map(|(range, prot)| AsOp::Protect { range, prot }));
-        for vma in fresh.iter().filter(|vma| vma.range.len() <= DIRECT) {
-            let hole = pages.hole_around(vma.range.start(), vma.range);
-            if hole == vma.range {
-                // Without memory now, the touch will ask again.
-                let _ = self.back_anonymous(&mut pages, vma, hole, &mut change);
+        for vma in &fresh {
+            if pages.hole_around(vma.range.start(), vma.range) == vma.range {
+                self.back_small(&mut pages, vma, &mut change);
             }
         }
         self.submit_replacing(change)?;
