@@ -1,2 +1,66 @@
-//! runsc.
-fn main() {}
+//! `runsc`: an OCI runtime whose containers run on a Linux kernel of their own, in user space.
+//!
+//! One static binary. `cli` is the command line, `commands` has one file per verb, `spec` reads bundles,
+//! `container` keeps what is known between calls, `sandbox` makes and watches the processes, `cgroup` puts
+//! them into the host's cgroups.
+#![forbid(unsafe_code)]
+
+mod cgroup;
+mod cli;
+mod commands;
+mod container;
+mod error;
+mod log;
+mod sandbox;
+mod spec;
+
+use clap::Parser;
+use cli::Cli;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    if cli.version {
+        return put(&format!(
+            "runsc version {}\nspec: {}\n",
+            env!("CARGO_PKG_VERSION"),
+            container::state::OCI_VERSION
+        ));
+    }
+    let Some(verb) = cli.verb else {
+        return usage(&Cli::try_parse_from(["runsc", "--help"]).err().unwrap_or_else(no_verb));
+    };
+    match commands::carry_out(&cli.global, verb) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            log::write(&cli.global, log::Level::Error, &failure.message);
+            log::complain(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn no_verb() -> clap::Error {
+    clap::Error::new(clap::error::ErrorKind::MissingSubcommand)
+}
+
+/// Help goes to standard output and is no error; anything else is, with runc's status.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let text = error.to_string();
+        let line = text.strip_prefix("error: ").unwrap_or(&text);
+        log::complain(line.trim_end());
+        return ExitCode::from(1);
+    }
+    put(&error.to_string())
+}
+
+/// Writes to standard output; a closed pipe is the reader's business.
+fn put(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

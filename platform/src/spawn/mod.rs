@@ -165,6 +165,36 @@ pub fn keep_capabilities(keep: u64) -> SysResult<()> {
     rustix::thread::set_no_new_privs(true).map_err(host)
 }
 
+/// Duplicates a descriptor that this process inherited by number (`--preserve-fds`). `EBADF` when there is none.
+pub fn inherited(number: RawFd) -> SysResult<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor and touches nothing else.
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if fd < 0 {
+        return Err(last());
+    }
+    // SAFETY: fresh, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Overwrites the environment this process was started with and forgets it. For a forked child with one
+/// thread: what the caller's environment held must not stay readable in the sandbox' processes.
+pub fn clear_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: one thread (see above); `environ` is the C library's array of C strings, ended by a null; the
+    // strings lie in this process's writable stack or heap, and nothing holds references to them.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let length = libc::strlen(*entry);
+            std::ptr::write_bytes(*entry, 0, length);
+            entry = entry.add(1);
+        }
+        libc::clearenv();
+    }
+}
+
 fn last() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }

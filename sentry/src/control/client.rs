@@ -61,6 +61,22 @@ impl Client {
         }
     }
 
+    /// Takes one message, which must be there. The status if it answers the posted `Wait` of that number;
+    /// answers to anything else are dropped.
+    pub fn next_end(&mut self, number: u64) -> ControlResult<Option<ExitStatus>> {
+        let reply = match self.early.iter().position(|reply| reply.number == number) {
+            Some(at) => self.early.swap_remove(at),
+            None => receive::<Reply>(self.socket.as_fd()).map_err(lost)?.ok_or_else(gone)?.0,
+        };
+        if reply.number != number {
+            return Ok(None);
+        }
+        match open(reply.body)? {
+            Answer::Ended { status } => Ok(Some(status)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Waits until the posted `Wait` of that number is answered.
     pub fn ended(&mut self, number: u64) -> ControlResult<ExitStatus> {
         match self.answer(number)? {

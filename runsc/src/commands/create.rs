@@ -1,0 +1,299 @@
+//! `create`, and what `run` shares with it.
+
+use crate::cgroup::Membership;
+use crate::cli::{Create, Global};
+use crate::container::state::OCI_VERSION;
+use crate::container::{Held, ProcessRef, Record, Status, Store};
+use crate::error::{Doing, Failure, Outcome};
+use crate::log;
+use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
+use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait};
+use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::sandbox::hooks;
+use crate::spec::pod::Place;
+use crate::spec::{Plan, load, plan};
+use ::sentry::control::message::{receive, send};
+use platform::spawn::{Child, Unshare, close_all_except, fork};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A container that has a directory and a plan, and no processes yet.
+pub(super) struct Begun {
+    pub(super) store: Store,
+    pub(super) held: Held,
+    pub(super) plan: Plan,
+    pub(super) prepared: Prepared,
+    cgroup: Option<Membership>,
+    doors: Option<Doors>,
+    socket: PathBuf,
+    sandbox_record: Option<Record>,
+}
+
+/// What the monitor tells `create`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    sentry: Option<ProcessRef>,
+    gofer: Option<ProcessRef>,
+    failure: Option<(String, u8)>,
+}
+
+/// Checks everything that can be checked, then makes the container's directory and cgroup.
+pub(super) fn begin(global: &Global, args: &Create, presence: Presence) -> Outcome<Begun> {
+    let bundle = load(args.bundle.as_deref())?;
+    let plan = plan(global, &args.id, &bundle, args.preserve_fds).map_err(|failure| {
+        failure.within(bundle.path.join("config.json").display())
+    })?;
+    begin_plan(global, plan, args.console_socket.as_deref(), args.preserve_fds, presence)
+}
+
+/// The same for a plan that is there.
+pub(super) fn begin_plan(
+    global: &Global,
+    plan: Plan,
+    console_socket: Option<&Path>,
+    preserve: u32,
+    presence: Presence,
+) -> Outcome<Begun> {
+    let store = Store::open(global)?;
+    let id = plan.container.id.clone();
+    let sandbox_record = match &plan.place {
+        Place::Root => None,
+        Place::Member(sandbox) => {
+            let record = store.peek(sandbox).map_err(|failure| failure.within("the pod's sandbox"))?;
+            if record.status() == Status::Stopped {
+                return Err(Failure::new(format!("the pod's sandbox {sandbox:?}: container not running")));
+            }
+            Some(record)
+        }
+    };
+    let held = store.create(&id)?;
+    let made = (|| {
+        let prepared = prepare(&plan.process, console_socket, preserve, presence)?;
+        let cgroup = Membership::create(global, &plan)?;
+        let (socket, doors) = match &sandbox_record {
+            Some(record) => (store.socket(&record.sandbox), None),
+            None => {
+                let socket = store.socket(&id);
+                let doors = Doors { listener: listen(&socket)?, log: debug_log(global, presence)? };
+                (socket, Some(doors))
+            }
+        };
+        Ok((prepared, cgroup, socket, doors))
+    })();
+    match made {
+        Ok((prepared, cgroup, socket, doors)) => {
+            Ok(Begun { store, held, plan, prepared, cgroup, doors, socket, sandbox_record })
+        }
+        Err(failure) => {
+            let _ = held.remove();
+            Err(failure)
+        }
+    }
+}
+
+/// `--debug-log`; a trace that nobody gave a file goes to the standard error of an attached command.
+fn debug_log(global: &Global, presence: Presence) -> Outcome<Option<OwnedFd>> {
+    if let Some(path) = &global.debug_log {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        return Ok(Some(file.doing(|| format!("--debug-log {}", path.display()))?.into()));
+    }
+    if (global.strace || global.debug) && presence == Presence::Attached {
+        return Ok(Some(std::io::stderr().as_fd().try_clone_to_owned().doing(|| "standard error")?));
+    }
+    Ok(None)
+}
+
+/// Starts the processes in this process, which is or will be the monitor.
+pub(super) fn launch(
+    global: &Global,
+    plan: &Plan,
+    descriptors: Descriptors,
+    doors: Option<Doors>,
+    socket: &Path,
+) -> Outcome<Launched> {
+    match doors {
+        Some(doors) => sandbox(global, plan, descriptors, doors),
+        None => member(plan, &descriptors, socket),
+    }
+}
+
+impl Begun {
+    /// Takes what [`launch`] needs.
+    pub(super) fn take_launch(&mut self) -> (Descriptors, Option<Doors>, PathBuf) {
+        (std::mem::take(&mut self.prepared.descriptors), self.doors.take(), self.socket.clone())
+    }
+
+    /// Puts this process, and those it will make, into the container's cgroup.
+    pub(super) fn join_cgroup(&self) -> Outcome<()> {
+        self.cgroup.as_ref().map_or(Ok(()), Membership::join)
+    }
+
+    /// The record, once the processes are there.
+    pub(super) fn record(
+        &self,
+        monitor: Option<ProcessRef>,
+        sentry: Option<ProcessRef>,
+        gofer: Option<ProcessRef>,
+        last: Status,
+    ) -> Record {
+        let sandbox = self.sandbox_record.as_ref();
+        Record {
+            oci_version: OCI_VERSION.to_owned(),
+            id: self.plan.container.id.clone(),
+            sandbox: sandbox.map_or_else(|| self.plan.container.id.clone(), |record| record.sandbox.clone()),
+            bundle: self.plan.bundle.clone(),
+            rootfs: self.plan.rootfs(),
+            created: log::rfc3339(SystemTime::now()),
+            owner: rustix::process::geteuid().as_raw(),
+            last,
+            monitor,
+            sentry: sentry.or_else(|| sandbox.and_then(|record| record.sentry)),
+            gofer,
+            annotations: self.plan.annotations.clone(),
+            process: self.plan.process.clone(),
+            cgroup: self.cgroup.clone(),
+            hooks: self.plan.hooks.clone(),
+        }
+    }
+
+    /// Removes what [`begin`] made.
+    pub(super) fn undo(self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+        let _ = self.held.remove();
+    }
+
+    /// Runs the hooks of creation.
+    pub(super) fn creation_hooks(&self, record: &Record) -> Outcome<()> {
+        let Some(list) = &self.plan.hooks else { return Ok(()) };
+        #[expect(deprecated, reason = "the specification still has prestart, and Docker uses it")]
+        let prestart = list.prestart().as_ref();
+        hooks::run("prestart", prestart, record, Status::Creating)?;
+        hooks::run("createRuntime", list.create_runtime().as_ref(), record, Status::Creating)?;
+        hooks::run("createContainer", list.create_container().as_ref(), record, Status::Creating)
+    }
+}
+
+/// Writes a pid-file: to a temporary name first, so that a reader never sees half of it.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Outcome<()> {
+    let what = || format!("--pid-file {}", path.display());
+    let name = path.file_name().ok_or_else(|| Failure::new(what()))?.to_string_lossy().into_owned();
+    let temporary = path.with_file_name(format!(".{name}"));
+    std::fs::write(&temporary, pid.to_string()).doing(what)?;
+    std::fs::rename(&temporary, path).doing(what)
+}
+
+/// `create`.
+pub(super) fn create(global: &Global, args: &Create) -> Outcome<u8> {
+    let (held, _) = create_detached(global, args)?;
+    drop(held);
+    Ok(0)
+}
+
+/// Creates a container behind a monitor of its own; returns its lock and record.
+pub(super) fn create_detached(global: &Global, args: &Create) -> Outcome<(Held, Record)> {
+    let mut begun = begin(global, args, Presence::Detached)?;
+    match create_begun(global, args, &mut begun) {
+        Ok(record) => Ok((begun.held, record)),
+        Err(failure) => {
+            begun.undo();
+            Err(failure)
+        }
+    }
+}
+
+fn create_begun(global: &Global, args: &Create, begun: &mut Begun) -> Outcome<Record> {
+    let (report, monitor_report) = pair()?;
+    let monitor = start_monitor(global, begun, monitor_report)?;
+    let outcome = (|| {
+        let gone = || Failure::new("the monitor ended before the container was created");
+        let (told, _) = receive::<Report>(report.as_fd()).doing(|| "monitor")?.ok_or_else(gone)?;
+        if let Some((message, code)) = told.failure {
+            return Err(Failure { message, code });
+        }
+        let reference = ProcessRef::of(monitor.pid).ok_or_else(gone)?;
+        let record = begun.record(Some(reference), told.sentry, told.gofer, Status::Created);
+        begun.held.write(&record)?;
+        begun.creation_hooks(&record)?;
+        if let Some(path) = &args.pid_file {
+            write_pid_file(path, monitor.pid)?;
+        }
+        rustix::net::send(&report, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "monitor")?;
+        Ok(record)
+    })();
+    if outcome.is_err() {
+        // Without our word the monitor takes everything down; its end is waited for.
+        drop(report);
+        let pid = rustix::process::Pid::from_raw(monitor.pid);
+        if rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).is_err() {
+            kill_and_reap(&monitor);
+        }
+    }
+    outcome
+}
+
+/// Forks the monitor, which starts the rest.
+fn start_monitor(global: &Global, begun: &mut Begun, report: OwnedFd) -> Outcome<Child> {
+    let (descriptors, doors, socket) = begun.take_launch();
+    let begun = &*begun;
+    let main = move || {
+        let prepared = become_monitor(begun, &descriptors, doors.as_ref(), &report);
+        let launched = prepared.and_then(|signals| {
+            Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?))
+        });
+        match launched {
+            Ok((signals, launched)) => watch(&begun.plan.container.id, launched, &signals, report),
+            Err(Failure { message, code }) => {
+                let told = Report { sentry: None, gofer: None, failure: Some((message, code)) };
+                let _ = send(report.as_fd(), &told, &[]);
+                1
+            }
+        }
+    };
+    fork(Unshare::empty(), main).doing(|| "starting the monitor")
+}
+
+fn become_monitor(
+    begun: &Begun,
+    descriptors: &Descriptors,
+    doors: Option<&Doors>,
+    report: &OwnedFd,
+) -> Outcome<Signals> {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut keep = vec![input.as_fd(), output.as_fd(), error.as_fd(), report.as_fd()];
+    keep.extend(descriptors.stdio.iter().chain(&descriptors.preserved).map(AsFd::as_fd));
+    keep.extend(doors.map(|doors| doors.listener.as_fd()));
+    keep.extend(doors.and_then(|doors| doors.log.as_ref()).map(AsFd::as_fd));
+    close_all_except(&keep).doing(|| "closing descriptors")?;
+    let _ = rustix::thread::set_name(c"runsc-monitor");
+    rustix::process::setsid().doing(|| "setsid")?;
+    if let (1, Some(slave)) = (descriptors.stdio.len(), descriptors.stdio.first()) {
+        // Its window changes then reach us as SIGWINCH.
+        let _ = rustix::process::ioctl_tiocsctty(slave);
+    }
+    begun.join_cgroup()?;
+    Signals::take()
+}
+
+/// The monitor's life.
+fn watch(id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
+    let reference = |child: &Child| ProcessRef::of(child.pid);
+    let told = Report {
+        sentry: launched.sentry.as_ref().and_then(reference),
+        gofer: reference(&launched.gofer),
+        failure: None,
+    };
+    let mut word = [0_u8; 1];
+    let agreed = send(report.as_fd(), &told, &[]).is_ok()
+        && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
+    drop(report);
+    let code = match Awaited::post(&mut launched.client, id, None) {
+        Ok(awaited) if agreed => wait(&mut launched.client, &awaited, signals).code(),
+        _ => 1,
+    };
+    tear_down(launched);
+    code
+}

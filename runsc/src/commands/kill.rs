@@ -1,0 +1,26 @@
+//! `kill`.
+
+use crate::cli::{Global, Kill};
+use crate::container::{Status, Store};
+use crate::error::{Failure, Outcome};
+use crate::sandbox::launch::connect;
+use crate::spec::names::signal;
+use ::sentry::control::message::{Ask, SignalTarget};
+
+/// `kill`.
+pub(super) fn kill(global: &Global, args: &Kill) -> Outcome<u8> {
+    let number = signal(&args.signal).ok_or_else(|| Failure::new(format!("unknown signal {:?}", args.signal)))?;
+    let store = Store::open(global)?;
+    let record = store.peek(&args.id)?;
+    if record.status() == Status::Stopped {
+        // runc --all has nothing left to kill and says nothing.
+        if args.all {
+            return Ok(0);
+        }
+        return Err(Failure::new(format!("container not running: {:?} has stopped", args.id)));
+    }
+    let target = if args.all { SignalTarget::All } else { SignalTarget::Init };
+    let container = args.id.clone();
+    connect(&store.socket(&record.sandbox))?.order(Ask::Signal { container, target, signal: number })?;
+    Ok(0)
+}

@@ -1,0 +1,201 @@
+//! The host calls a sentry makes once its walls are up. Any other kills it.
+//!
+//! No open, no socket creation, no exec, no executable memory, no ptrace on systrap.
+
+use crate::error::{Failure, Outcome};
+use ::sentry::control::spec::PlatformKind;
+use gofer::filter::{Arguments, Rule};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+const fn call(number: i64, why: &'static str) -> Rule {
+    Rule { number, arguments: Arguments::Any, why }
+}
+
+const fn without(number: i64, index: u8, bits: u64, why: &'static str) -> Rule {
+    Rule { number, arguments: Arguments::Without { index, bits }, why }
+}
+
+const fn one_of(number: i64, index: u8, values: &'static [u64], why: &'static str) -> Rule {
+    Rule { number, arguments: Arguments::OneOf { index, values }, why }
+}
+
+const PROT_EXEC: u64 = 4;
+/// Namespaces that a thread or process of the sentry must not make.
+const CLONE_NEW: u64 = 0x7e02_0080;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+const TCGETS: u64 = 0x5401;
+const TCSETS: u64 = 0x5402;
+const TIOCGWINSZ: u64 = 0x5413;
+const TIOCSWINSZ: u64 = 0x5414;
+const FIONREAD: u64 = 0x541b;
+/// SECCOMP_IOCTL_NOTIF_RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS.
+const NOTIFY: [u64; 5] = [0xc050_2100, 0xc018_2101, 0x4008_2102, 0x4018_2103, 0x4008_2104];
+
+/// Of both platforms.
+const RULES: &[Rule] = &[
+    call(libc::SYS_read, "donated pipes and terminals, eventfds"),
+    call(libc::SYS_write, "donated pipes and terminals, eventfds, the log, the last words of a panic"),
+    call(libc::SYS_readv, "donated files, into several guest pages"),
+    call(libc::SYS_writev, "donated files, from several guest pages"),
+    call(libc::SYS_pread64, "donated files"),
+    call(libc::SYS_pwrite64, "donated files"),
+    call(libc::SYS_preadv, "donated files, into several guest pages"),
+    call(libc::SYS_pwritev, "donated files, from several guest pages"),
+    call(libc::SYS_preadv2, "donated files, into several guest pages"),
+    call(libc::SYS_pwritev2, "donated files, from several guest pages"),
+    call(libc::SYS_lseek, "holes of donated files and of the memory file"),
+    call(libc::SYS_fstat, "size of a donated file"),
+    one_of(libc::SYS_newfstatat, 3, &[0x1000], "fstat of a descriptor, as the C library spells it"),
+    call(libc::SYS_statx, "size and times of a donated file; names lead nowhere in an empty root"),
+    call(libc::SYS_fstatfs, "statfs of a donated file"),
+    call(libc::SYS_ftruncate, "the memory file grows; truncate of a donated file"),
+    call(libc::SYS_fallocate, "pages of the memory file given back; fallocate of a donated file"),
+    call(libc::SYS_fsync, "fsync of a donated file"),
+    call(libc::SYS_fdatasync, "fdatasync of a donated file"),
+    call(libc::SYS_sync_file_range, "sync_file_range of a donated file"),
+    call(libc::SYS_fadvise64, "posix_fadvise of a donated file"),
+    call(libc::SYS_close, "descriptors given back"),
+    call(libc::SYS_poll, "donated pipes and terminals, the control socket"),
+    call(libc::SYS_ppoll, "the same, with a time limit in nanoseconds"),
+    call(libc::SYS_epoll_wait, "readiness of donated pipes and terminals"),
+    call(libc::SYS_epoll_pwait, "the same, as the C library spells it"),
+    call(libc::SYS_epoll_ctl, "what is waited for"),
+    call(libc::SYS_eventfd2, "waking a thread that sleeps in epoll"),
+    call(libc::SYS_recvmsg, "control messages, the gofer's replies with descriptors"),
+    call(libc::SYS_recvfrom, "the gofer's replies"),
+    call(libc::SYS_sendmsg, "control messages, requests to the gofer, mappings for a stub"),
+    call(libc::SYS_sendto, "requests to the gofer"),
+    call(libc::SYS_accept4, "another call of the runtime on the control socket"),
+    call(libc::SYS_shutdown, "donated sockets and the gofer's connection"),
+    one_of(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1024, 1025, 1033, 1034, F_DUPFD_CLOEXEC], "flags of donated files, seals and pipe sizes"),
+    Rule {
+        number: libc::SYS_ioctl,
+        arguments: Arguments::OneOf {
+            index: 1,
+            values: &[
+                TCGETS, TCSETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, NOTIFY[0], NOTIFY[1], NOTIFY[2], NOTIFY[3], NOTIFY[4],
+            ],
+        },
+        why: "donated terminals; notifications of guests' calls",
+    },
+    call(libc::SYS_brk, "the allocator"),
+    without(libc::SYS_mmap, 2, PROT_EXEC, "the allocator, thread stacks, the memory file; never executable"),
+    without(libc::SYS_mprotect, 2, PROT_EXEC, "the allocator, guards of thread stacks; never executable"),
+    call(libc::SYS_munmap, "the allocator, windows of the memory file"),
+    call(libc::SYS_mremap, "the allocator, growing a large buffer"),
+    call(libc::SYS_madvise, "the allocator, guest pages given back, huge pages"),
+    call(libc::SYS_mincore, "resident pages of the memory file"),
+    call(libc::SYS_futex, "locks, wait queues, the handoff with guest threads"),
+    without(libc::SYS_clone3, 0, 0, "threads, as the C library makes them; the filter cannot see its flags: no capability in any namespace is left to use"),
+    without(libc::SYS_clone, 0, CLONE_NEW, "threads, and stubs forked from the template, never a namespace"),
+    call(libc::SYS_set_robust_list, "a thread begins"),
+    call(libc::SYS_rseq, "a thread begins"),
+    call(libc::SYS_sigaltstack, "a thread begins or ends"),
+    call(libc::SYS_rt_sigprocmask, "a thread begins or ends"),
+    call(libc::SYS_rt_sigaction, "copies that survive a fault"),
+    call(libc::SYS_rt_sigreturn, "copies that survive a fault"),
+    call(libc::SYS_restart_syscall, "a wait that SIGSTOP and SIGCONT interrupted"),
+    call(libc::SYS_sched_yield, "locks under contention"),
+    call(libc::SYS_sched_getaffinity, "how many processors there are"),
+    call(libc::SYS_getpid, "signals to its own threads"),
+    call(libc::SYS_gettid, "names of threads in the log"),
+    call(libc::SYS_tgkill, "interrupting guest threads and its own"),
+    call(libc::SYS_kill, "the end of a stub"),
+    call(libc::SYS_wait4, "stubs that ended"),
+    call(libc::SYS_waitid, "stubs that ended"),
+    call(libc::SYS_pidfd_send_signal, "the end of a stub"),
+    call(libc::SYS_clock_gettime, "clocks the vDSO does not answer"),
+    call(libc::SYS_clock_nanosleep, "timers"),
+    call(libc::SYS_getrandom, "the guest's getrandom, hash seeds"),
+    call(libc::SYS_prctl, "names of threads"),
+    call(libc::SYS_sysinfo, "free memory and load"),
+    call(libc::SYS_exit, "the end of a thread"),
+    call(libc::SYS_exit_group, "the end"),
+];
+
+/// Of the ptrace platform only.
+const PTRACE_RULES: &[Rule] = &[
+    call(libc::SYS_ptrace, "the ptrace platform runs guests with it"),
+    call(libc::SYS_process_vm_readv, "the ptrace platform looks into its stubs"),
+    call(libc::SYS_process_vm_writev, "the ptrace platform looks into its stubs"),
+];
+
+fn rules(platform: PlatformKind) -> impl Iterator<Item = &'static Rule> {
+    let more = if platform == PlatformKind::Ptrace { PTRACE_RULES } else { &[] };
+    RULES.iter().chain(more)
+}
+
+fn compile(rule: &Rule) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    match rule.arguments {
+        Arguments::Any => Ok(Vec::new()),
+        Arguments::Without { bits: 0, .. } => Ok(Vec::new()),
+        Arguments::Without { index, bits } => {
+            let clear = SeccompCmpOp::MaskedEq(bits);
+            let condition = SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?;
+            Ok(vec![SeccompRule::new(vec![condition])?])
+        }
+        Arguments::OneOf { index, values } => {
+            let mut chain = Vec::with_capacity(values.len());
+            for value in values {
+                let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)?;
+                chain.push(SeccompRule::new(vec![condition])?);
+            }
+            Ok(chain)
+        }
+    }
+}
+
+/// Installs the filter on this process, which has one thread, for good.
+pub(crate) fn install(platform: PlatformKind) -> Outcome<()> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("the sentry's filter: {error}"));
+    let mut compiled = std::collections::BTreeMap::new();
+    for rule in rules(platform) {
+        compiled.insert(rule.number, compile(rule).map_err(|error| failed(&error))?);
+    }
+    let filter = SeccompFilter::new(compiled, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64);
+    let filter = filter.map_err(|error| failed(&error))?;
+    let program: seccompiler::BpfProgram = filter.try_into().map_err(|e: seccompiler::BackendError| failed(&e))?;
+    seccompiler::apply_filter(&program).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PTRACE_RULES, RULES, compile};
+
+    #[test]
+    fn nothing_that_opens_executes_or_makes_sockets() {
+        let forbidden = [
+            libc::SYS_open,
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_creat,
+            libc::SYS_socket,
+            libc::SYS_socketpair,
+            libc::SYS_connect,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_mount,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_bpf,
+            libc::SYS_io_uring_setup,
+        ];
+        for rule in RULES.iter().chain(PTRACE_RULES) {
+            assert!(!forbidden.contains(&rule.number), "{}", rule.number);
+            assert!(!rule.why.is_empty());
+            compile(rule).unwrap();
+        }
+        assert!(!RULES.iter().any(|rule| rule.number == libc::SYS_ptrace));
+    }
+
+    #[test]
+    fn no_call_is_listed_twice() {
+        let mut numbers: Vec<i64> = RULES.iter().chain(PTRACE_RULES).map(|rule| rule.number).collect();
+        numbers.sort_unstable();
+        let count = numbers.len();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count);
+    }
+}

@@ -1,0 +1,75 @@
+//! The gofer's way behind its walls. Its exports are detached copies of mounts, `nodev` and `nosuid`; its
+//! own root is an empty tmpfs, so nothing else of the host has a name.
+
+use super::walls::{Stay, empty_root, leave_caller, private_mounts, unshare};
+use crate::error::{Doing, Outcome};
+use crate::spec::Export;
+use crate::spec::convert::Access;
+use crate::spec::mounts::Depth;
+use crate::spec::names::capability_bit;
+use gofer::{Config, ExportFlags, Filter};
+use platform::spawn::{Child, MountAttr, Unshare, close_all_except, fork, keep_capabilities, restrict_mount};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::UnshareFlags;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Forks the gofer. `failures` takes one line when it could not begin.
+pub(crate) fn spawn(exports: &[Export], socket: OwnedFd, failures: OwnedFd) -> Outcome<Child> {
+    let main = move || {
+        let mut failures = std::fs::File::from(failures);
+        let kept = close_all_except(&[socket.as_fd(), failures.as_fd()]).doing(|| "closing descriptors");
+        let config = match kept.and_then(|()| prepare(exports, socket)) {
+            Ok(config) => config,
+            Err(failure) => {
+                let _ = failures.write_all(failure.message.as_bytes());
+                return 1;
+            }
+        };
+        drop(failures);
+        u8::from(gofer::serve(config).is_err())
+    };
+    fork(Unshare::empty(), main).doing(|| "starting the gofer")
+}
+
+fn prepare(exports: &[Export], socket: OwnedFd) -> Outcome<Config> {
+    leave_caller(c"runsc-gofer")?;
+    platform::spawn::clear_environment();
+    unshare(UnshareFlags::NEWNS)?;
+    private_mounts()?;
+    let exports = exports.iter().map(export).collect::<Outcome<Vec<_>>>()?;
+    gofer::enter_own_descriptors().doing(|| "/proc/self/fd")?;
+    empty_root(Stay::Here)?;
+    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
+    raise_descriptor_limit();
+    let bits = gofer::CAPABILITIES.iter().filter_map(|(name, _)| capability_bit(name));
+    keep_capabilities(bits.fold(0, |all, bit| all | bit)).doing(|| "giving up capabilities")?;
+    Ok(Config { socket, exports, filter: Filter::Installed })
+}
+
+fn export(export: &Export) -> Outcome<gofer::Export> {
+    let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if export.depth == Depth::Recursive {
+        how |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let root = open_tree(CWD, &export.source, how).doing(|| export.source.display())?;
+    let mut attributes = MountAttr::NODEV | MountAttr::NOSUID;
+    let mut flags = ExportFlags::empty();
+    if export.access == Access::Read {
+        attributes |= MountAttr::READONLY;
+        flags |= ExportFlags::READ_ONLY;
+    }
+    if export.shared {
+        flags |= ExportFlags::SHARED;
+    }
+    restrict_mount(root.as_fd(), attributes).doing(|| export.source.display())?;
+    Ok(gofer::Export { root, flags })
+}
+
+/// Handles are descriptors: as many as the host gives.
+fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}

@@ -1,0 +1,220 @@
+//! Starts the processes of a sandbox, side by side.
+
+use super::monitor;
+use super::sentry::{Identity, Inherited, NOBODY};
+use super::{gofer, sentry};
+use crate::cli::{Global, Network};
+use crate::error::{Doing, Failure, HostError, Outcome};
+use crate::spec::{Plan, convert};
+use ::sentry::control::Donated;
+use ::sentry::control::client::Client;
+use ::sentry::control::message::{Ask, MOST_FDS};
+use ::sentry::control::spec::{BootConfig, HostFacts, NetworkMode};
+use platform::spawn::Child;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The processes and connection behind a container.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Connection that owns the container.
+    pub(crate) client: Client,
+    /// The sentry, when the sandbox is the container's own.
+    pub(crate) sentry: Option<Child>,
+    /// The file server.
+    pub(crate) gofer: Child,
+}
+
+/// Descriptors of a container's process.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptors {
+    /// 0, 1, 2, or a terminal's slave.
+    pub(crate) stdio: Vec<OwnedFd>,
+    /// 3 and up.
+    pub(crate) preserved: Vec<OwnedFd>,
+}
+
+/// Sockets and files that the new processes get.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    /// Listening control socket.
+    pub(crate) listener: OwnedFd,
+    /// `--debug-log`.
+    pub(crate) log: Option<OwnedFd>,
+}
+
+/// A connected pair of packet sockets.
+pub(crate) fn pair() -> Outcome<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .doing(|| "socketpair")
+}
+
+/// Starts sentry and gofer and creates the container.
+pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doors) -> Outcome<Launched> {
+    let (gofer_end, sentry_gofer) = pair()?;
+    let (owner, sentry_owner) = pair()?;
+    let (failures, gofer_failures) = pipe()?;
+    let who = identity();
+    let config = boot_config(global, plan);
+    let donated = Donated { stdio: fds.stdio, preserved: fds.preserved, gofer: Some(sentry_gofer) };
+    let inherited = Inherited { owner: sentry_owner, listener: doors.listener, donated, log: doors.log };
+    let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
+    map_ids(sentry.pid(), who)?;
+    rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;
+    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures)?));
+    let mut client = Client::new(owner);
+    if let Err(error) = client.answer(0) {
+        return Err(explain(error.into(), failures, sentry.0.as_ref()));
+    }
+    Ok(Launched { client, sentry: sentry.keep(), gofer: gofer.keep().ok_or_else(|| Failure::new("gofer"))? })
+}
+
+/// Adds a container to the sandbox behind `socket`.
+pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<Launched> {
+    let mut client = connect(socket)?;
+    let (gofer_end, sentry_gofer) = pair()?;
+    let (failures, gofer_failures) = pipe()?;
+    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures)?));
+    let mut donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().chain(&fds.preserved).map(AsFd::as_fd).collect();
+    donated.push(sentry_gofer.as_fd());
+    if donated.len() > MOST_FDS {
+        return Err(Failure::new(format!("--preserve-fds: more than {MOST_FDS}")));
+    }
+    if let Err(error) = client.ask(Ask::Create { spec: Box::new(plan.container.clone()) }, &donated) {
+        return Err(explain(error.into(), failures, None));
+    }
+    Ok(Launched { client, sentry: None, gofer: gofer.keep().ok_or_else(|| Failure::new("gofer"))? })
+}
+
+/// A failure of the sentry may be the gofer's fault, or a death it could not explain.
+fn explain(failure: Failure, failures: OwnedFd, sentry: Option<&Child>) -> Failure {
+    let mut words = String::new();
+    if rustix::io::ioctl_fionread(&failures).is_ok_and(|ready| ready > 0) {
+        let mut first = [0_u8; 4096];
+        let length = std::fs::File::from(failures).read(&mut first).unwrap_or(0);
+        words = String::from_utf8_lossy(first.get(..length).unwrap_or_default()).into_owned();
+    }
+    if !words.is_empty() {
+        return Failure::new(words);
+    }
+    if failure.message.starts_with("sandbox process is gone")
+        && let Some(status) = sentry.and_then(monitor::reap_now)
+    {
+        return Failure::new(format!("the sentry ended while it booted: {status}"));
+    }
+    failure
+}
+
+/// Kills a child unless it is kept.
+struct Killed(Option<Child>);
+
+impl Killed {
+    fn pid(&self) -> i32 {
+        self.0.as_ref().map_or(0, |child| child.pid)
+    }
+    fn keep(mut self) -> Option<Child> {
+        self.0.take()
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take() {
+            monitor::kill_and_reap(&child);
+        }
+    }
+}
+
+fn pipe() -> Outcome<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "pipe")
+}
+
+fn identity() -> Identity {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        Identity { uid: NOBODY, gid: NOBODY }
+    } else {
+        Identity { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+}
+
+/// Writes the maps of a child's user namespace: one id, itself.
+fn map_ids(pid: i32, who: Identity) -> Outcome<()> {
+    let write = |name: &str, text: String| {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::write(&path, text).doing(|| path.clone())
+    };
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("{0} {0} 1\n", who.uid))?;
+    write("gid_map", format!("{0} {0} 1\n", who.gid))
+}
+
+fn boot_config(global: &Global, plan: &Plan) -> BootConfig {
+    BootConfig {
+        sandbox: plan.container.id.clone(),
+        platform: convert::platform(global),
+        network: match global.network {
+            Network::None => NetworkMode::None,
+            Network::Host => NetworkMode::Host,
+            Network::Sandbox => NetworkMode::Sandbox,
+        },
+        strace: global.strace,
+        debug: global.debug,
+        memory_limit: host_memory(),
+        cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+        host: HostFacts::default(),
+    }
+}
+
+fn host_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(info.mem_unit.into())
+}
+
+/// Facts that guests are shown.
+pub(crate) fn host_facts() -> HostFacts {
+    HostFacts { memory_total: host_memory(), cpu_khz: 0 }
+}
+
+fn packet_socket() -> Outcome<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .doing(|| "socket")
+}
+
+/// Connects to a sandbox' control socket.
+pub(crate) fn connect(socket: &Path) -> Outcome<Client> {
+    let fd = packet_socket()?;
+    let gone = |error: rustix::io::Errno| match error {
+        rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED => {
+            Failure::new("sandbox process is gone: container not running")
+        }
+        error => Failure::new(format!("{}: {}", socket.display(), error.words())),
+    };
+    with_short_path(socket, |address| rustix::net::connect(&fd, address).map_err(gone))?;
+    Ok(Client::new(fd))
+}
+
+/// Binds and listens.
+pub(crate) fn listen(socket: &Path) -> Outcome<OwnedFd> {
+    let fd = packet_socket()?;
+    with_short_path(socket, |address| rustix::net::bind(&fd, address).doing(|| socket.display()))?;
+    rustix::net::listen(&fd, 128).doing(|| socket.display())?;
+    Ok(fd)
+}
+
+/// `sockaddr_un` holds 108 bytes; a long path is reached through a descriptor of its directory.
+pub(crate) fn with_short_path<T>(path: &Path, act: impl FnOnce(&SocketAddrUnix) -> Outcome<T>) -> Outcome<T> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    if let Ok(address) = SocketAddrUnix::new(path) {
+        return act(&address);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Failure::new(format!("{}: not a socket's path", path.display())));
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, parent, flags, Mode::empty()).doing(|| parent.display())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    act(&SocketAddrUnix::new(&short).doing(|| path.display())?)
+}

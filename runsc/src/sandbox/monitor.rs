@@ -1,0 +1,158 @@
+//! Waits for a process of the guest, passes signals on, and ends with its status.
+
+use super::launch::Launched;
+use crate::error::{Doing, Outcome};
+use ::sentry::control::client::Client;
+use ::sentry::control::message::{Ask, SignalTarget};
+use ::sentry::control::{ControlResult, ExitStatus};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use platform::spawn::Child;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// `si_code` of a signal that the host's kernel sent (a hang-up of our terminal).
+const SI_KERNEL: i32 = 0x80;
+
+/// All signals that can be, as a descriptor.
+pub(crate) struct Signals {
+    fd: SignalFd,
+}
+
+/// A signal that came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Came {
+    /// To be passed on.
+    Pass(u8),
+    /// SIGWINCH.
+    Window,
+    /// SIGCHLD, or one of the host's own.
+    Ignored,
+}
+
+impl Signals {
+    /// Blocks them and makes the descriptor.
+    pub(crate) fn take() -> Outcome<Signals> {
+        use NixSignal::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
+        let mut all = SigSet::all();
+        for keep in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT] {
+            all.remove(keep);
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).doing(|| "sigprocmask")?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing(|| "signalfd")?;
+        Ok(Signals { fd })
+    }
+
+    /// For poll(2).
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The next one, if there is one.
+    pub(crate) fn next(&self) -> Option<Came> {
+        let info = self.fd.read_signal().ok()??;
+        let number = u8::try_from(info.ssi_signo).ok()?;
+        Some(match i32::from(number) {
+            libc::SIGCHLD | libc::SIGPIPE => Came::Ignored,
+            libc::SIGWINCH => Came::Window,
+            libc::SIGHUP if info.ssi_code == SI_KERNEL => Came::Ignored,
+            _ => Came::Pass(number),
+        })
+    }
+}
+
+/// A process of the guest that is waited for.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// Container.
+    container: String,
+    /// An exec'ed process, or the first.
+    pid: Option<u32>,
+    /// Number of the posted `Wait`.
+    number: u64,
+}
+
+impl Awaited {
+    /// Asks to be told.
+    pub(crate) fn post(client: &mut Client, container: &str, pid: Option<u32>) -> ControlResult<Awaited> {
+        let container = container.to_owned();
+        let number = client.post(Ask::Wait { container: container.clone(), pid }, &[])?;
+        Ok(Awaited { container, pid, number })
+    }
+
+    /// Handles one signal that came.
+    pub(crate) fn signal(&self, client: &mut Client, came: Came) {
+        let container = self.container.clone();
+        // Answers are dropped when they come; the end of the sandbox shows up as that of the connection.
+        let _ = match came {
+            Came::Ignored => Ok(0),
+            Came::Window => client.post(Ask::Resized { container, pid: self.pid }, &[]),
+            Came::Pass(signal) => {
+                let target = self.pid.map_or(SignalTarget::Init, SignalTarget::Process);
+                client.post(Ask::Signal { container, target, signal }, &[])
+            }
+        };
+    }
+
+    /// The end, once the client is readable: `None` when the answer was another.
+    pub(crate) fn ended(&self, client: &mut Client) -> Option<ExitStatus> {
+        match client.next_end(self.number) {
+            Ok(status) => status,
+            // The sandbox was killed.
+            Err(_) => Some(ExitStatus::Killed(9)),
+        }
+    }
+}
+
+/// Waits until the process has ended, passing signals on.
+pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) -> ExitStatus {
+    loop {
+        let client_fd = PollFd::from_borrowed_fd(client.fd(), PollFlags::IN);
+        let mut fds = [client_fd, PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+        let _ = poll(&mut fds, None);
+        let [spoken, signalled] = fds.map(|fd| !fd.revents().is_empty());
+        if signalled {
+            while let Some(came) = signals.next() {
+                awaited.signal(client, came);
+            }
+        }
+        if spoken && let Some(status) = awaited.ended(client) {
+            return status;
+        }
+    }
+}
+
+/// Ends what is left of a sandbox: the sentry's death is that of its pid namespace.
+pub(crate) fn tear_down(launched: Launched) {
+    let Launched { client, sentry, gofer } = launched;
+    let _ = pidfd_send_signal(&gofer.pidfd, Signal::KILL);
+    if let Some(sentry) = sentry {
+        kill_and_reap(&sentry);
+    }
+    drop(client);
+    kill_and_reap(&gofer);
+}
+
+/// Kills a child and collects it.
+pub(crate) fn kill_and_reap(child: &Child) {
+    let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+    while let Err(rustix::io::Errno::INTR) = waitpid(Pid::from_raw(child.pid), WaitOptions::empty()) {}
+}
+
+/// How a child ended that is known to be ending, in words.
+pub(crate) fn reap_now(child: &Child) -> Option<String> {
+    let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&second));
+    let (_, status) = waitpid(Pid::from_raw(child.pid), WaitOptions::NOHANG).ok()??;
+    Some(words(status))
+}
+
+fn words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(libc::SIGSYS)) => "killed by SIGSYS: its filter refused a host call".to_owned(),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}

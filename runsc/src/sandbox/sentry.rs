@@ -1,0 +1,116 @@
+//! The sentry's way behind its walls: nobody in a user namespace, every other namespace its own, an empty
+//! root, no capabilities, a filter. Everything that needs the host (memory file, facts, the platform's
+//! template process) is made on the way.
+
+use super::filter;
+use super::walls::{Stay, empty_root, leave_caller, private_mounts, unshare};
+use crate::error::{Doing, Failure, Outcome};
+use ::sentry::control::message::{Answer, Reply, send};
+use ::sentry::control::server::serve;
+use ::sentry::control::spec::{BootConfig, ContainerSpec};
+use ::sentry::control::{ControlError, Donated, ErrorKind, SandboxControl};
+use platform::spawn::{Child, Unshare, close_all_except, fork, keep_capabilities};
+use rustix::thread::{Gid, Uid, UnshareFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Host user and group of the sentry: nobody.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// What the sentry inherits.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// Connection to the monitor.
+    pub(crate) owner: OwnedFd,
+    /// Listening socket for other calls of the runtime.
+    pub(crate) listener: OwnedFd,
+    /// Of the first container.
+    pub(crate) donated: Donated,
+    /// `--debug-log`.
+    pub(crate) log: Option<OwnedFd>,
+}
+
+/// Who the sentry is inside its user namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    /// User.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+}
+
+/// Forks the sentry. It waits for one packet on `owner`, sent once its user namespace has its maps.
+pub(crate) fn spawn(config: BootConfig, container: ContainerSpec, fds: Inherited, who: Identity) -> Outcome<Child> {
+    let main = move || {
+        let Ok(owner) = fds.owner.try_clone() else { return 1 };
+        match boot(config, container, fds, who, &owner) {
+            Ok(()) => 0,
+            Err(failure) => {
+                let error = ControlError::new(kind(failure.code), failure.message);
+                let _ = send(owner.as_fd(), &Reply { number: 0, body: Answer::Failed { error } }, &[]);
+                1
+            }
+        }
+    };
+    fork(Unshare::USER | Unshare::PID, main).doing(|| "starting the sentry")
+}
+
+fn kind(code: u8) -> ErrorKind {
+    match code {
+        127 => ErrorKind::ProgramNotFound,
+        126 => ErrorKind::ProgramRefused,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn boot(
+    mut config: BootConfig,
+    container: ContainerSpec,
+    fds: Inherited,
+    who: Identity,
+    owner: &OwnedFd,
+) -> Outcome<()> {
+    let mut keep = vec![owner.as_fd(), fds.owner.as_fd(), fds.listener.as_fd()];
+    keep.extend(fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd));
+    keep.extend(fds.log.as_ref().map(AsFd::as_fd));
+    close_all_except(&keep).doing(|| "closing descriptors")?;
+    drop(keep);
+    leave_caller(c"runsc-sentry")?;
+    platform::spawn::clear_environment();
+    wait_for_maps(&fds.owner)?;
+    become_nobody(who)?;
+    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
+    unshare(UnshareFlags::NEWNET)?;
+    private_mounts()?;
+    config.host = super::launch::host_facts();
+    let control = ready(&config, fds.log)?;
+    empty_root(Stay::Root)?;
+    keep_capabilities(0).doing(|| "giving up capabilities")?;
+    filter::install(config.platform)?;
+    let id = container.id.clone();
+    control.create_container(container, fds.donated)?;
+    send(fds.owner.as_fd(), &Reply { number: 0, body: Answer::Done }, &[]).doing(|| "reporting")?;
+    serve(&control, Some(fds.listener), fds.owner, vec![id]).doing(|| "serving the control socket")?;
+    Ok(())
+}
+
+/// The kernel, with everything it needs of the host in its hands.
+fn ready(config: &BootConfig, _log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
+    Ok(Arc::new(super::placeholder::Placeholder::new(config.clone())))
+}
+
+fn wait_for_maps(owner: &OwnedFd) -> Outcome<()> {
+    let mut go = [0_u8; 1];
+    match rustix::net::recv(owner, &mut go[..], rustix::net::RecvFlags::empty()).doing(|| "maps")? {
+        (1, _) => Ok(()),
+        _ => Err(Failure::new("the runtime is gone")),
+    }
+}
+
+fn become_nobody(who: Identity) -> Outcome<()> {
+    let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
+    // Where setgroups is denied there is nothing to drop that the host did not give.
+    let _ = rustix::thread::set_thread_groups(&[]);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "setresgid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "setresuid")
+}

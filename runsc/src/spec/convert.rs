@@ -1,0 +1,288 @@
+//! From the bundle to a plan: what the kernel is told, what the gofer serves, what the host sets up.
+
+use super::mounts::Depth;
+use super::names::{CAPABILITIES, capability_bit};
+use super::{Bundle, mounts, pod, process};
+use crate::cli::{Global, Platform};
+use crate::error::{Doing, Failure, Outcome};
+use oci_spec::runtime::{Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process};
+use sentry::control::spec::{
+    ContainerSpec, DeviceKind, DeviceSpec, IdMapping, Limits, NamespaceKind, Namespaces, PlatformKind, RootOverlay,
+    RootSpec,
+};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Whether a guest may change an export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// Only read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// A host directory or file that the gofer serves. Export 0 is the root.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Export {
+    /// Absolute path.
+    pub(crate) source: PathBuf,
+    /// May it be changed?
+    pub(crate) access: Access,
+    /// Do mounts below it come along?
+    pub(crate) depth: Depth,
+    /// Others may change it while the sandbox runs.
+    pub(crate) shared: bool,
+}
+
+/// Where the network namespace comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Net {
+    /// A fresh one.
+    New,
+    /// This one.
+    Path(PathBuf),
+    /// The caller's: the guest still gets its own loopback only.
+    Host,
+}
+
+/// Everything `create` needs.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// For the kernel.
+    pub(crate) container: ContainerSpec,
+    /// For the gofer.
+    pub(crate) exports: Vec<Export>,
+    /// Network namespace.
+    pub(crate) net: Net,
+    /// `linux.cgroupsPath`.
+    pub(crate) cgroups_path: Option<PathBuf>,
+    /// `linux.resources`.
+    pub(crate) resources: Option<LinuxResources>,
+    /// Hooks.
+    pub(crate) hooks: Option<Hooks>,
+    /// Annotations.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// The process as the bundle has it.
+    pub(crate) process: Process,
+    /// Whose sandbox.
+    pub(crate) place: pod::Place,
+    /// The bundle.
+    pub(crate) bundle: PathBuf,
+}
+
+impl Plan {
+    /// Path of the root file system.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.exports.first().map(|root| root.source.clone()).unwrap_or_default()
+    }
+}
+
+/// Checks a bundle and makes the plan of container `id`.
+pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -> Outcome<Plan> {
+    let spec = &bundle.spec;
+    let oci_process = spec.process().as_ref().ok_or_else(|| Failure::new("process: missing"))?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let annotations: BTreeMap<_, _> = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let place = pod::place(&annotations);
+    let overlay = root_overlay(global)?;
+    let root = spec.root().as_ref().ok_or_else(|| Failure::new("root: missing"))?;
+    let readonly = root.readonly().unwrap_or(false);
+    let mut exports = vec![root_export(bundle, root.path(), readonly, overlay)?];
+    let mut specs = Vec::new();
+    for (at, mount) in spec.mounts().iter().flatten().enumerate() {
+        specs.extend(mounts::convert(at, mount, &bundle.path, &mut exports)?);
+    }
+    let (namespaces, net) = namespaces(&linux, &place)?;
+    if let Some(hooks) = spec.hooks()
+        && hooks.start_container().as_ref().is_some_and(|hooks| !hooks.is_empty())
+    {
+        return Err(Failure::new("hooks.startContainer: not supported (it would run inside the guest)"));
+    }
+    let container = ContainerSpec {
+        id: id.to_owned(),
+        process: process::convert(oci_process, preserved)?,
+        hostname: spec.hostname().clone(),
+        domainname: spec.domainname().clone(),
+        root: RootSpec { readonly, overlay },
+        mounts: specs,
+        devices: devices(&linux)?,
+        masked_paths: linux.masked_paths().clone().unwrap_or_default(),
+        readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
+        sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        namespaces,
+        limits: linux.resources().as_ref().map(limits).unwrap_or_default(),
+        cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
+        seccomp: bundle.seccomp.clone(),
+        uid_mappings: mappings(linux.uid_mappings().as_deref()),
+        gid_mappings: mappings(linux.gid_mappings().as_deref()),
+    };
+    Ok(Plan {
+        container,
+        exports,
+        net,
+        cgroups_path: linux.cgroups_path().clone(),
+        resources: linux.resources().clone(),
+        hooks: spec.hooks().clone(),
+        annotations,
+        process: oci_process.clone(),
+        place,
+        bundle: bundle.path.clone(),
+    })
+}
+
+/// `--overlay2`.
+pub(crate) fn root_overlay(global: &Global) -> Outcome<RootOverlay> {
+    match global.overlay2.as_str() {
+        "none" => Ok(RootOverlay::None),
+        text if text.starts_with("root:") || text.starts_with("all:") => Ok(RootOverlay::Memory),
+        other => Err(Failure::new(format!("--overlay2: {other:?} is not none, root:memory or root:self"))),
+    }
+}
+
+/// `--platform`.
+pub(crate) fn platform(global: &Global) -> PlatformKind {
+    match global.platform {
+        Platform::Systrap => PlatformKind::Systrap,
+        Platform::Ptrace => PlatformKind::Ptrace,
+    }
+}
+
+fn root_export(bundle: &Bundle, path: &std::path::Path, readonly: bool, overlay: RootOverlay) -> Outcome<Export> {
+    let joined = bundle.path.join(path);
+    let source = std::fs::canonicalize(&joined).doing(|| format!("root.path: {}", joined.display()))?;
+    if !source.is_dir() {
+        return Err(Failure::new(format!("root.path: {}: not a directory", source.display())));
+    }
+    let written = !readonly && overlay == RootOverlay::None;
+    let access = if written { Access::Write } else { Access::Read };
+    Ok(Export { source, access, depth: Depth::Recursive, shared: false })
+}
+
+fn namespaces(linux: &Linux, place: &pod::Place) -> Outcome<(Namespaces, Net)> {
+    let member = matches!(place, pod::Place::Member(_));
+    let absent = if member { NamespaceKind::Sandbox } else { NamespaceKind::Private };
+    let mut result = Namespaces { pid: absent, net: absent, ipc: absent, uts: absent, user: false };
+    let mut net = Net::Host;
+    let mut seen = Vec::new();
+    for (at, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let typ = namespace.typ();
+        if seen.contains(&typ) {
+            return Err(Failure::new(format!("linux.namespaces[{at}].type: {typ} is there twice")));
+        }
+        seen.push(typ);
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        if let Some(path) = path {
+            std::fs::metadata(path).doing(|| format!("linux.namespaces[{at}].path: {}", path.display()))?;
+            if !member && typ != LinuxNamespaceType::Network {
+                let message = format!(
+                    "linux.namespaces[{at}]: joining the {typ} namespace {} is not supported: guests have a kernel of their own",
+                    path.display()
+                );
+                return Err(Failure::new(message));
+            }
+        }
+        // A pod's later containers name namespaces of the first: those are the sandbox'.
+        let kind = if member && path.is_some() { NamespaceKind::Sandbox } else { NamespaceKind::Private };
+        match typ {
+            LinuxNamespaceType::Pid => result.pid = kind,
+            LinuxNamespaceType::Ipc => result.ipc = kind,
+            LinuxNamespaceType::Uts => result.uts = kind,
+            LinuxNamespaceType::Network => {
+                result.net = kind;
+                net = path.map_or(Net::New, |path| Net::Path(path.clone()));
+            }
+            LinuxNamespaceType::User => result.user = true,
+            LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup => {}
+            LinuxNamespaceType::Time => {
+                return Err(Failure::new(format!("linux.namespaces[{at}].type: time namespaces are not supported")));
+            }
+        }
+    }
+    Ok((result, net))
+}
+
+/// Devices every container has, as the runtime specification lists them.
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+fn devices(linux: &Linux) -> Outcome<Vec<DeviceSpec>> {
+    let listed = linux.devices().clone().unwrap_or_default();
+    let mut devices = Vec::new();
+    for (path, major, minor) in DEFAULT_DEVICES {
+        if !listed.iter().any(|device| device.path().as_os_str() == path) {
+            let kind = DeviceKind::Char;
+            devices.push(DeviceSpec { path: path.to_owned(), kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
+        }
+    }
+    for (at, device) in listed.iter().enumerate() {
+        devices.push(self::device(at, device)?);
+    }
+    Ok(devices)
+}
+
+fn device(at: usize, device: &LinuxDevice) -> Outcome<DeviceSpec> {
+    let path = device.path().to_string_lossy().into_owned();
+    if !path.starts_with('/') {
+        return Err(Failure::new(format!("linux.devices[{at}].path: {path:?} is not an absolute path")));
+    }
+    let number = |name: &str, value: i64| {
+        u32::try_from(value).map_err(|_| Failure::new(format!("linux.devices[{at}].{name}: {value} is out of range")))
+    };
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Char,
+        LinuxDeviceType::B => DeviceKind::Block,
+        LinuxDeviceType::P => DeviceKind::Fifo,
+        LinuxDeviceType::A => return Err(Failure::new(format!("linux.devices[{at}].type: must be c, b, u or p"))),
+    };
+    Ok(DeviceSpec {
+        path,
+        kind,
+        major: number("major", device.major())?,
+        minor: number("minor", device.minor())?,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+/// Limits that the guest's own cgroup enforces; -1 and absent are unlimited.
+pub(crate) fn limits(resources: &LinuxResources) -> Limits {
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let cpu = resources.cpu().as_ref();
+    Limits {
+        memory_max: resources.memory().as_ref().and_then(|memory| memory.limit()).and_then(positive),
+        pids_max: resources.pids().as_ref().and_then(|pids| positive(pids.limit())),
+        cpu_quota_us: cpu.and_then(|cpu| cpu.quota()).and_then(positive),
+        cpu_period_us: cpu.and_then(|cpu| cpu.period()),
+        cpu_weight: cpu.and_then(|cpu| cpu.shares()).map(weight),
+    }
+}
+
+/// cgroup v1 shares (2 to 262144) as a v2 weight (1 to 10000), as runc converts them.
+pub(crate) fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+fn mappings(list: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Vec<IdMapping> {
+    let one = |map: &oci_spec::runtime::LinuxIdMapping| IdMapping {
+        inside: map.container_id(),
+        outside: map.host_id(),
+        count: map.size(),
+    };
+    list.unwrap_or_default().iter().map(one).collect()
+}
+
+/// `--cap` of exec: every name must be one.
+pub(crate) fn capability(name: &str) -> Outcome<u64> {
+    capability_bit(name).ok_or_else(|| {
+        let last = CAPABILITIES.last().copied().unwrap_or_default();
+        Failure::new(format!("--cap: {name:?} is not a capability (CAP_CHOWN to {last})"))
+    })
+}

@@ -1,0 +1,174 @@
+//! `mounts` of the bundle: host paths become numbered exports of the gofer, everything else a file system
+//! of the kernel's own.
+
+use super::convert::{Access, Export};
+use crate::error::{Doing, Failure, Outcome};
+use oci_spec::runtime::Mount;
+use sentry::control::spec::{MountFlags, MountKind, MountSpec};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+const MS_REC: u64 = 1 << 14;
+const MS_UNBINDABLE: u64 = 1 << 17;
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
+
+/// Options that ask for nothing we do differently.
+const IGNORED: [&str; 20] = [
+    "defaults", "rw", "suid", "dev", "exec", "atime", "diratime", "norelatime", "nostrictatime", "async",
+    "nolazytime", "lazytime", "loud", "silent", "mand", "nomand", "norbind", "iversion", "noiversion", "tmpcopyup",
+];
+
+struct Options {
+    flags: MountFlags,
+    data: Vec<String>,
+    bind: Option<Depth>,
+}
+
+/// Whether what is mounted below a bind's source comes along.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Depth {
+    /// Only the one file system.
+    Shallow,
+    /// Everything below.
+    Recursive,
+}
+
+fn options(list: &[String]) -> Options {
+    let mut options = Options { flags: MountFlags::default(), data: Vec::new(), bind: None };
+    let flags = &mut options.flags;
+    for option in list {
+        match option.as_str() {
+            "bind" => options.bind = Some(Depth::Shallow),
+            "rbind" => options.bind = Some(Depth::Recursive),
+            "ro" | "rro" => flags.readonly = true,
+            "nosuid" | "rnosuid" => flags.nosuid = true,
+            "nodev" | "rnodev" => flags.nodev = true,
+            "noexec" | "rnoexec" => flags.noexec = true,
+            "noatime" | "rnoatime" => flags.noatime = true,
+            "nodiratime" | "rnodiratime" => flags.nodiratime = true,
+            "relatime" | "rrelatime" => flags.relatime = true,
+            "strictatime" | "rstrictatime" => flags.strictatime = true,
+            "sync" | "dirsync" => flags.sync = true,
+            "private" => flags.propagation = MS_PRIVATE,
+            "rprivate" => flags.propagation = MS_PRIVATE | MS_REC,
+            "slave" => flags.propagation = MS_SLAVE,
+            "rslave" => flags.propagation = MS_SLAVE | MS_REC,
+            "shared" => flags.propagation = MS_SHARED,
+            "rshared" => flags.propagation = MS_SHARED | MS_REC,
+            "unbindable" => flags.propagation = MS_UNBINDABLE,
+            "runbindable" => flags.propagation = MS_UNBINDABLE | MS_REC,
+            other if IGNORED.contains(&other) || other == "rrw" => {}
+            other => options.data.push(other.to_owned()),
+        }
+    }
+    options
+}
+
+/// Turns one mount into the kernel's form. A bind adds to `exports`. `None`: nothing to mount.
+pub(crate) fn convert(at: usize, mount: &Mount, bundle: &Path, exports: &mut Vec<Export>) -> Outcome<Option<MountSpec>> {
+    let field = |name: &str| format!("mounts[{at}].{name}");
+    let destination = mount.destination().to_string_lossy().into_owned();
+    let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
+    if destination.contains('\0') || destination.split('/').any(|part| part == "..") {
+        return Err(Failure::new(format!("{}: {destination:?} is not a plain path", field("destination"))));
+    }
+    let mut options = options(mount.options().as_deref().unwrap_or_default());
+    let typ = mount.typ().as_deref().unwrap_or("");
+    if typ == "bind" && options.bind.is_none() {
+        options.bind = Some(Depth::Shallow);
+    }
+    let kind = if let Some(depth) = options.bind {
+        let source = mount.source().as_deref().unwrap_or(Path::new(""));
+        match known_source(source) {
+            Some(kind) => kind,
+            None => bind(&field("source"), source, bundle, depth, options.flags, exports)?,
+        }
+    } else {
+        match typ {
+            "proc" => MountKind::Proc,
+            "sysfs" => MountKind::Sysfs,
+            "tmpfs" | "ramfs" | "devtmpfs" => MountKind::Tmpfs,
+            "devpts" => MountKind::Devpts,
+            "mqueue" => MountKind::Mqueue,
+            "cgroup" | "cgroup2" => MountKind::Cgroup,
+            "" => return Err(Failure::new(format!("{}: missing for {destination}", field("type")))),
+            other => return Err(Failure::new(format!("{}: {other:?} is not supported ({destination})", field("type")))),
+        }
+    };
+    if matches!(kind, MountKind::Bind { .. }) {
+        options.data.clear();
+    }
+    Ok(Some(MountSpec { destination, kind, flags: options.flags, data: options.data }))
+}
+
+/// Binds of the host's own kernel file systems (rootless bundles have them) become ours.
+fn known_source(source: &Path) -> Option<MountKind> {
+    match source.to_str()? {
+        "/proc" => Some(MountKind::Proc),
+        "/sys" => Some(MountKind::Sysfs),
+        "/sys/fs/cgroup" => Some(MountKind::Cgroup),
+        "/dev/mqueue" => Some(MountKind::Mqueue),
+        "/dev/pts" => Some(MountKind::Devpts),
+        _ => None,
+    }
+}
+
+fn bind(
+    field: &str,
+    source: &Path,
+    bundle: &Path,
+    depth: Depth,
+    flags: MountFlags,
+    exports: &mut Vec<Export>,
+) -> Outcome<MountKind> {
+    let source: PathBuf = if source.is_absolute() { source.to_owned() } else { bundle.join(source) };
+    let meta = std::fs::metadata(&source).doing(|| format!("{field}: {}", source.display()))?;
+    let kind = meta.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        let message = format!("{field}: {} is a device; list it under linux.devices", source.display());
+        return Err(Failure::new(message));
+    }
+    let export = u32::try_from(exports.len()).map_err(|_| Failure::new(format!("{field}: too many mounts")))?;
+    let access = if flags.readonly { Access::Read } else { Access::Write };
+    exports.push(Export { source, access, depth, shared: true });
+    Ok(MountKind::Bind { export, file: !kind.is_dir() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{convert, options};
+    use crate::spec::convert::Access;
+    use oci_spec::runtime::MountBuilder;
+    use sentry::control::spec::MountKind;
+    use std::path::Path;
+
+    #[test]
+    fn flags_and_data_are_told_apart() {
+        let list = ["nosuid", "ro", "rprivate", "mode=755", "size=64k", "rw"].map(str::to_owned);
+        let options = options(&list);
+        assert!(options.flags.nosuid && options.flags.readonly);
+        assert_eq!(options.data, ["mode=755", "size=64k"]);
+    }
+
+    #[test]
+    fn a_bind_is_an_export() {
+        let mount = MountBuilder::default().destination("/x").typ("bind").source("/usr");
+        let mount = mount.options(vec!["rbind".to_owned(), "ro".to_owned()]).build().unwrap();
+        let mut exports = Vec::new();
+        let spec = convert(3, &mount, Path::new("/"), &mut exports).unwrap().unwrap();
+        assert_eq!(spec.kind, MountKind::Bind { export: 0, file: false });
+        assert_eq!(exports.first().unwrap().access, Access::Read);
+    }
+
+    #[test]
+    fn what_is_not_supported_names_its_field() {
+        let mount = MountBuilder::default().destination("/x").typ("nfs").source("a:/b").build().unwrap();
+        let error = convert(3, &mount, Path::new("/"), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.message, "mounts[3].type: \"nfs\" is not supported (/x)");
+        let mount = MountBuilder::default().destination("/x").typ("bind").source("/no/such").build().unwrap();
+        let error = convert(0, &mount, Path::new("/"), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.message, "mounts[0].source: /no/such: no such file or directory");
+    }
+}

@@ -1,0 +1,72 @@
+//! `process` of the bundle, or of `exec --process`.
+
+use super::names::{capability_bits, rlimit_number};
+use crate::error::{Failure, Outcome};
+use oci_spec::runtime::Process;
+use sentry::control::spec::{Capabilities, ProcessSpec, RlimitSpec, Stdio, UserSpec};
+
+/// Checks a process and turns it into the kernel's form. `preserved` descriptors follow standard error.
+pub(crate) fn convert(process: &Process, preserved: u32) -> Outcome<ProcessSpec> {
+    let args = process.args().clone().unwrap_or_default();
+    if args.first().is_none_or(String::is_empty) {
+        return Err(Failure::new("process.args: must name a program"));
+    }
+    let cwd = process.cwd().to_string_lossy().into_owned();
+    if !cwd.starts_with('/') {
+        return Err(Failure::new(format!("process.cwd: {cwd:?} is not an absolute path")));
+    }
+    let env = process.env().clone().unwrap_or_default();
+    for text in args.iter().chain(&env) {
+        if text.contains('\0') {
+            return Err(Failure::new(format!("process: {text:?} holds a NUL byte")));
+        }
+    }
+    let user = process.user();
+    Ok(ProcessSpec {
+        args,
+        env,
+        cwd,
+        user: UserSpec {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+        },
+        rlimits: rlimits(process)?,
+        capabilities: capabilities(process),
+        no_new_privs: process.no_new_privileges().unwrap_or(false),
+        oom_score_adj: process.oom_score_adj(),
+        stdio: if process.terminal().unwrap_or(false) { Stdio::Terminal } else { Stdio::Files },
+        preserved,
+    })
+}
+
+fn rlimits(process: &Process) -> Outcome<Vec<RlimitSpec>> {
+    let mut limits: Vec<RlimitSpec> = Vec::new();
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
+        let resource = rlimit_number(limit.typ());
+        if limits.iter().any(|known| known.resource == resource) {
+            return Err(Failure::new(format!("process.rlimits[{at}].type: {} is there twice", limit.typ())));
+        }
+        if limit.soft() > limit.hard() {
+            let message = format!("process.rlimits[{at}].soft: {} is above hard {}", limit.soft(), limit.hard());
+            return Err(Failure::new(message));
+        }
+        limits.push(RlimitSpec { resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(limits)
+}
+
+fn capabilities(process: &Process) -> Capabilities {
+    let Some(sets) = process.capabilities() else { return Capabilities::default() };
+    let permitted = capability_bits(sets.permitted().as_ref());
+    let inheritable = capability_bits(sets.inheritable().as_ref());
+    Capabilities {
+        effective: capability_bits(sets.effective().as_ref()) & permitted,
+        permitted,
+        inheritable,
+        bounding: capability_bits(sets.bounding().as_ref()),
+        // A capability is ambient only while it is permitted and inheritable (capabilities(7)).
+        ambient: capability_bits(sets.ambient().as_ref()) & permitted & inheritable,
+    }
+}
