@@ -312,6 +312,10 @@ unsafe fn become_template(plan: &Plan) -> SysResult<()> {
         let name = c"stub";
         call(libc::SYS_prctl, [15, name.as_ptr().addr() as u64, 0, 0, 0, 0])?;
         call(libc::SYS_prctl, [4, 0, 0, 0, 0, 0])?; // PR_SET_DUMPABLE: no core files, no ptrace by others
+        // The sentry still has what it needs to leave the host's root: a stub keeps no capability.
+        let version: [u32; 2] = [0x2008_0522, 0];
+        let none = [0_u32; 6];
+        call(libc::SYS_capset, [version.as_ptr().addr() as u64, none.as_ptr().addr() as u64, 0, 0, 0, 0])?;
         call(libc::SYS_prctl, [38, 1, 0, 0, 0, 0])?; // PR_SET_NO_NEW_PRIVS
         call(libc::SYS_seccomp, [1, 0, filter::BASE_PROGRAM, 0, 0, 0])?;
         let end = plan.vdso.end.wrapping_sub(plan.vdso.start).wrapping_add(plan.target);

@@ -169,9 +169,7 @@ impl Begun {
     /// Runs the hooks of creation.
     pub(super) fn creation_hooks(&self, record: &Record) -> Outcome<()> {
         let Some(list) = &self.plan.hooks else { return Ok(()) };
-        #[expect(deprecated, reason = "the specification still has prestart, and Docker uses it")]
-        let prestart = list.prestart().as_ref();
-        hooks::run("prestart", prestart, record, Status::Creating)?;
+        hooks::run("prestart", list.prestart().as_ref(), record, Status::Creating)?;
         hooks::run("createRuntime", list.create_runtime().as_ref(), record, Status::Creating)?;
         hooks::run("createContainer", list.create_container().as_ref(), record, Status::Creating)
     }

@@ -55,7 +55,8 @@ pub(crate) fn relay(
         ];
         // A descriptor that is not asked about still reports hang-ups: leave those out.
         let count = if input_open && pending.is_empty() { 4 } else { 3 };
-        if let Some(fds) = fds.get_mut(..count) {
+        let early = awaited.ended_already(client);
+        if let Some(fds) = fds.get_mut(..count).filter(|_| !early) {
             let _ = poll(fds, None);
         }
         let [spoken, signalled, output, typed] = fds.map(|fd| fd.revents());
@@ -80,7 +81,7 @@ pub(crate) fn relay(
                 pending.push(4);
             }
         }
-        if !spoken.is_empty()
+        if (early || !spoken.is_empty())
             && let Some(status) = awaited.ended(client)
         {
             return Ok(status);

@@ -1,15 +1,17 @@
 //! The gofer's way behind its walls. Its exports are detached copies of mounts, `nodev` and `nosuid`; its
 //! own root is an empty tmpfs, so nothing else of the host has a name.
 
-use super::walls::{Stay, empty_root, leave_caller, private_mounts, unshare};
+use super::walls::{leave_caller, unshare};
 use crate::error::{Doing, Outcome};
 use crate::spec::Export;
 use crate::spec::convert::Access;
 use crate::spec::mounts::Depth;
 use crate::spec::names::capability_bit;
 use gofer::{Config, ExportFlags, Filter};
-use platform::spawn::{Child, MountAttr, Unshare, close_all_except, fork, keep_capabilities, restrict_mount};
-use rustix::fs::CWD;
+use platform::spawn::{
+    Child, MountAttr, Unshare, close_all_except, empty_root, fork, keep_capabilities, restrict_mount,
+};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
@@ -36,12 +38,13 @@ pub(crate) fn spawn(exports: &[Export], socket: OwnedFd, failures: OwnedFd) -> O
 
 fn prepare(exports: &[Export], socket: OwnedFd) -> Outcome<Config> {
     leave_caller(c"runsc-gofer")?;
-    platform::spawn::clear_environment();
     unshare(UnshareFlags::NEWNS)?;
-    private_mounts()?;
     let exports = exports.iter().map(export).collect::<Outcome<Vec<_>>>()?;
     gofer::enter_own_descriptors().doing(|| "/proc/self/fd")?;
-    empty_root(Stay::Here)?;
+    let descriptors = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let descriptors = descriptors.doing(|| "/proc/self/fd")?;
+    empty_root().doing(|| "leaving the host's root")?;
+    rustix::process::fchdir(descriptors).doing(|| "/proc/self/fd")?;
     unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
     raise_descriptor_limit();
     let bits = gofer::CAPABILITIES.iter().filter_map(|(name, _)| capability_bit(name));

@@ -10,7 +10,8 @@ use ::sentry::control::Donated;
 use ::sentry::control::client::Client;
 use ::sentry::control::message::{Ask, MOST_FDS};
 use ::sentry::control::spec::{BootConfig, HostFacts, NetworkMode};
-use platform::spawn::Child;
+use platform::spawn::{Child, IdMap, SetGroups, write_id_maps};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -142,13 +143,11 @@ fn identity() -> Identity {
 
 /// Writes the maps of a child's user namespace: one id, itself.
 fn map_ids(pid: i32, who: Identity) -> Outcome<()> {
-    let write = |name: &str, text: String| {
-        let path = format!("/proc/{pid}/{name}");
-        std::fs::write(&path, text).doing(|| path.clone())
-    };
-    write("setgroups", "deny".to_owned())?;
-    write("uid_map", format!("{0} {0} 1\n", who.uid))?;
-    write("gid_map", format!("{0} {0} 1\n", who.gid))
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = openat(CWD, "/proc", flags, Mode::empty()).doing(|| "/proc")?;
+    let one = |id| [IdMap { inside: id, outside: id, count: 1 }];
+    write_id_maps(proc.as_fd(), pid, &one(who.uid), &one(who.gid), SetGroups::Deny)
+        .doing(|| format!("/proc/{pid}/uid_map"))
 }
 
 fn boot_config(global: &Global, plan: &Plan) -> BootConfig {
@@ -206,7 +205,6 @@ pub(crate) fn listen(socket: &Path) -> Outcome<OwnedFd> {
 
 /// `sockaddr_un` holds 108 bytes; a long path is reached through a descriptor of its directory.
 pub(crate) fn with_short_path<T>(path: &Path, act: impl FnOnce(&SocketAddrUnix) -> Outcome<T>) -> Outcome<T> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
     if let Ok(address) = SocketAddrUnix::new(path) {
         return act(&address);
     }

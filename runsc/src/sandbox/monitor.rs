@@ -95,6 +95,11 @@ impl Awaited {
         };
     }
 
+    /// Whether the end came while another answer was waited for: poll(2) will not tell.
+    pub(crate) fn ended_already(&self, client: &Client) -> bool {
+        client.came_early(self.number)
+    }
+
     /// The end, once the client is readable: `None` when the answer was another.
     pub(crate) fn ended(&self, client: &mut Client) -> Option<ExitStatus> {
         match client.next_end(self.number) {
@@ -110,14 +115,17 @@ pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) ->
     loop {
         let client_fd = PollFd::from_borrowed_fd(client.fd(), PollFlags::IN);
         let mut fds = [client_fd, PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
-        let _ = poll(&mut fds, None);
+        let early = awaited.ended_already(client);
+        if !early {
+            let _ = poll(&mut fds, None);
+        }
         let [spoken, signalled] = fds.map(|fd| !fd.revents().is_empty());
         if signalled {
             while let Some(came) = signals.next() {
                 awaited.signal(client, came);
             }
         }
-        if spoken && let Some(status) = awaited.ended(client) {
+        if (early || spoken) && let Some(status) = awaited.ended(client) {
             return status;
         }
     }

@@ -3,19 +3,28 @@
 //! template process) is made on the way.
 
 use super::filter;
-use super::walls::{Stay, empty_root, leave_caller, private_mounts, unshare};
+use super::walls::{leave_caller, unshare};
 use crate::error::{Doing, Failure, Outcome};
 use ::sentry::control::message::{Answer, Reply, send};
 use ::sentry::control::server::serve;
 use ::sentry::control::spec::{BootConfig, ContainerSpec};
 use ::sentry::control::{ControlError, Donated, ErrorKind, SandboxControl};
-use platform::spawn::{Child, Unshare, close_all_except, fork, keep_capabilities};
-use rustix::thread::{Gid, Uid, UnshareFlags};
+use platform::spawn::{
+    Child, Dumpable, SetGroups, Unshare, become_ids, check_no_directories, close_all_except, empty_root, fork,
+    keep_capabilities, set_dumpable,
+};
+use rustix::thread::UnshareFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Host user and group of the sentry: nobody.
 pub(crate) const NOBODY: u32 = 65_534;
+
+/// Mounting its memory file and leaving the host's root; given up before the filter goes in.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// Descriptors below this are looked at before the filter goes in: far more than are open.
+const DESCRIPTORS_CHECKED: i32 = 512;
 
 /// What the sentry inherits.
 #[derive(Debug)]
@@ -76,16 +85,18 @@ fn boot(
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);
     leave_caller(c"runsc-sentry")?;
-    platform::spawn::clear_environment();
     wait_for_maps(&fds.owner)?;
-    become_nobody(who)?;
+    become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
     unshare(UnshareFlags::NEWNET)?;
-    private_mounts()?;
+    // The platform's template process is forked on the way and drops what is left.
+    keep_capabilities(CAP_SYS_ADMIN).doing(|| "giving up capabilities")?;
     config.host = super::launch::host_facts();
     let control = ready(&config, fds.log)?;
-    empty_root(Stay::Root)?;
+    empty_root().doing(|| "leaving the host's root")?;
     keep_capabilities(0).doing(|| "giving up capabilities")?;
+    set_dumpable(Dumpable::No).doing(|| "PR_SET_DUMPABLE")?;
+    check_no_directories(DESCRIPTORS_CHECKED).doing(|| "a descriptor of the host's files is open")?;
     filter::install(config.platform)?;
     let id = container.id.clone();
     control.create_container(container, fds.donated)?;
@@ -105,12 +116,4 @@ fn wait_for_maps(owner: &OwnedFd) -> Outcome<()> {
         (1, _) => Ok(()),
         _ => Err(Failure::new("the runtime is gone")),
     }
-}
-
-fn become_nobody(who: Identity) -> Outcome<()> {
-    let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
-    // Where setgroups is denied there is nothing to drop that the host did not give.
-    let _ = rustix::thread::set_thread_groups(&[]);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "setresgid")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "setresuid")
 }

@@ -61,6 +61,12 @@ impl Client {
         }
     }
 
+    /// Whether the answer to `number` has come while another was waited for.
+    #[must_use]
+    pub fn came_early(&self, number: u64) -> bool {
+        self.early.iter().any(|reply| reply.number == number)
+    }
+
     /// Takes one message, which must be there. The status if it answers the posted `Wait` of that number;
     /// answers to anything else are dropped.
     pub fn next_end(&mut self, number: u64) -> ControlResult<Option<ExitStatus>> {
