@@ -52,6 +52,8 @@ impl From<Bad> for Errno {
 
 /// Pages copied at once when a write hits a shared or file page.
 const COPY_BYTES: u64 = 4 * PAGE_SIZE;
+/// How much is mapped again around a page that should be mapped.
+const STALE_BYTES: u64 = 256 * PAGE_SIZE;
 /// A stack grows by at least this much.
 const STACK_STEP: u64 = 16 * PAGE_SIZE;
 /// Rounds of asking an object before a fault is left to repeat.
@@ -256,8 +258,10 @@ impl MemoryManager {
             STALE.set((0, 0, 0));
             return Err(Bad::Access);
         }
-        let one = AddrRange::new(page, page + PAGE_SIZE).unwrap_or_default();
-        let ops = smallvec::smallvec![seg.part(one).map_op(true)];
+        // Whatever took the page away took its neighbours as well.
+        let start = page - page % STALE_BYTES;
+        let around = AddrRange::new(start, start.saturating_add(STALE_BYTES)).unwrap_or(seg.range);
+        let ops = smallvec::smallvec![seg.part(around).map_op(false)];
         self.submit_now(Change { ops, freed: Vec::new() }).map_err(|_| Bad::Memory)?;
         Ok(Step::Done)
     }

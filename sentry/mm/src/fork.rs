@@ -1,6 +1,6 @@
 //! fork(2): a copy of an address space, copy-on-write by the kernel.
 //!
-//! Writable private areas are write-protected in the stub once each, their frames get a second owner; whoever
+//! Runs of writable private pages are write-protected in the stub at once, their frames get a second owner; whoever
 //! writes first copies, whoever is left alone takes over.
 
 use crate::frames::{FrameRange, Frames};
@@ -23,7 +23,7 @@ impl MemoryManager {
         let parent = self.layout.write();
         let mut parent_pages = self.pages.write();
 
-        let protect = writable_ranges(&parent, parent_pages.iter());
+        let protect = writable_runs(parent_pages.iter());
         for (range, prot) in &protect {
             parent_pages.protect(*range, |seg| match seg.home {
                 Home::Frames(_) => *prot,
@@ -137,38 +137,34 @@ fn inherit(
     Ok(copy)
 }
 
-/// Private areas with a page that is mapped writable, as few ranges with the protection they get.
-fn writable_ranges<'a>(
-    layout: &Layout,
-    segs: impl Iterator<Item = &'a Seg>,
-) -> SmallVec<[(AddrRange, Prot); 16]> {
-    let mut ranges: SmallVec<[(AddrRange, Prot); 16]> = SmallVec::new();
+/// Runs of pages with writable private ones among them, and the protection they get. A run has no holes:
+/// mprotect(2) stops there.
+fn writable_runs<'a>(segs: impl Iterator<Item = &'a Seg>) -> SmallVec<[(AddrRange, Prot); 16]> {
+    let mut runs: SmallVec<[(AddrRange, Prot); 16]> = SmallVec::new();
+    let mut run: Option<(u64, u64, Prot, bool)> = None;
+    let mut finish = |run: Option<(u64, u64, Prot, bool)>| {
+        if let Some((start, end, prot, true)) = run
+            && let Some(range) = AddrRange::new(start, end)
+        {
+            runs.push((range, prot));
+        }
+    };
     for seg in segs {
-        if !seg.prot.contains(Prot::WRITE) || !matches!(seg.home, Home::Frames(_)) {
+        let writable = seg.prot.contains(Prot::WRITE);
+        let prot = seg.prot - Prot::WRITE;
+        let private = matches!(seg.home, Home::Frames(_));
+        if writable && !private {
+            finish(run.take());
             continue;
         }
-        // A segment may span areas that differ in name only.
-        let mut at = seg.range.start();
-        while let Some(vma) = layout.find(at) {
-            let end = vma.range.end().min(seg.range.end());
-            let prot = seg.prot - Prot::WRITE;
-            if !vma.flags.contains(VmaFlags::DONTFORK) {
-                match ranges.last_mut() {
-                    // One operation per area: what lies between is not writable or a hole.
-                    Some((last, same)) if *same == prot && vma.range.contains(last.end() - 1) => {
-                        *last = AddrRange::new(last.start(), end).unwrap_or(*last);
-                    }
-                    Some((last, same)) if *same == prot && last.end() == at => {
-                        *last = AddrRange::new(last.start(), end).unwrap_or(*last);
-                    }
-                    _ => ranges.push((AddrRange::new(at, end).unwrap_or_default(), prot)),
-                }
+        match &mut run {
+            Some((_, end, same, any)) if *end == seg.range.start() && *same == prot => {
+                *end = seg.range.end();
+                *any |= writable;
             }
-            at = end;
-            if at >= seg.range.end() {
-                break;
-            }
+            _ => finish(run.replace((seg.range.start(), seg.range.end(), prot, writable))),
         }
     }
-    ranges
+    finish(run);
+    runs
 }

@@ -78,6 +78,8 @@ pub struct MemoryManager {
     pub(crate) epoch: AtomicU64,
     /// At most one guest thread runs here: operations may wait for its next `run`.
     single: AtomicBool,
+    /// Operations that wait until a context asks for the stub: a program being loaded is mapped at once.
+    held: Ranked<order::Leaf, Option<Vec<Change>>>,
     pub(crate) limits: Ranked<order::Leaf, MemoryLimits>,
     pub(crate) program: Ranked<order::Leaf, Program>,
 }
@@ -123,6 +125,7 @@ impl MemoryManager {
         let layout = Layout::new(platform.user_range(), platform.reserved());
         let mm = MemoryManager::assemble(platform, frames, space, |_| Ok((layout, Pages::default())))?;
         mm.arrange(Randomize::Yes);
+        *mm.held.lock() = Some(Vec::new());
         Ok(mm)
     }
 
@@ -149,6 +152,7 @@ impl MemoryManager {
                 pages: RankedRw::new(pages),
                 epoch: AtomicU64::new(0),
                 single: AtomicBool::new(false),
+                held: Ranked::new(None),
                 limits: Ranked::default(),
                 program: Ranked::default(),
             }
@@ -166,10 +170,29 @@ impl MemoryManager {
     pub fn id(&self) -> u64 {
         self.id
     }
-    /// The stub's side: for making contexts.
+    /// The stub's side: for making contexts. The first call carries out what was mapped up to then.
     #[must_use]
     pub fn space(&self) -> &Arc<dyn AddressSpace> {
+        let held = self.held.lock().take();
+        self.carry_out(held.unwrap_or_default());
         &self.space
+    }
+    /// Carries out what waits; more may wait afterwards.
+    fn flush_held(&self) {
+        let held = self.held.lock().as_mut().map(std::mem::take);
+        self.carry_out(held.unwrap_or_default());
+    }
+    fn carry_out(&self, held: Vec<Change>) {
+        if held.is_empty() {
+            return;
+        }
+        let mut all = Change::default();
+        for change in held {
+            all.ops.extend(change.ops);
+            all.freed.extend(change.freed);
+        }
+        // What could not be mapped is asked for again when it is touched.
+        let _ = self.space.apply(self.batch(all));
     }
     /// The allocator behind it.
     #[must_use]
@@ -283,6 +306,10 @@ impl MemoryManager {
             self.frames.release_all(&change.freed);
             return;
         }
+        if let Some(held) = self.held.lock().as_mut() {
+            held.push(change);
+            return;
+        }
         self.space.apply_on_resume(self.batch(change));
     }
 
@@ -299,6 +326,11 @@ impl MemoryManager {
     /// Hands over a change that replaces pages which the guest can see: postponed only when a single thread
     /// runs here. On an error the places are unmapped, so that nothing stale stays visible.
     pub(crate) fn submit_replacing(&self, change: Change) -> SysResult<()> {
+        if let Some(held) = self.held.lock().as_mut() {
+            // Nothing runs here yet.
+            held.push(change);
+            return Ok(());
+        }
         if self.single.load(Ordering::Relaxed) {
             self.space.apply_on_resume(self.batch(change));
             return Ok(());
@@ -308,6 +340,7 @@ impl MemoryManager {
 
     /// Hands over a change and waits for it.
     pub(crate) fn submit_now(&self, change: Change) -> SysResult<()> {
+        self.flush_held();
         let Change { ops, freed } = change;
         let ranges: SmallVec<[AddrRange; 2]> = ops
             .iter()

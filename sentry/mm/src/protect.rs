@@ -55,7 +55,8 @@ impl MemoryManager {
             let Some(vma) = layout.find(seg.range.start()) else { return seg.prot };
             let new = self.allowed(vma, seg);
             match runs.last_mut() {
-                Some((run, same)) if *same == new => {
+                // Without holes: mprotect(2) stops there.
+                Some((run, same)) if *same == new && run.end() == seg.range.start() => {
                     *run = AddrRange::new(run.start(), seg.range.end()).unwrap_or(*run);
                 }
                 _ => runs.push((seg.range, new)),

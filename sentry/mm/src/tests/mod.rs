@@ -30,6 +30,7 @@ impl World {
         self.guest(mm)
     }
     fn guest(&self, mm: Arc<MemoryManager>) -> Guest {
+        let _ = mm.space();
         let stub = self.platform.newest();
         Guest { mm, stub }
     }
