@@ -22,6 +22,8 @@ mod ops;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk_tests;
 
 pub use channel::Channel;
 pub use fs::RemoteFs;

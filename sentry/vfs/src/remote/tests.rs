@@ -21,16 +21,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-struct World {
-    path: PathBuf,
+pub(super) struct World {
+    pub(super) path: PathBuf,
     channel: Option<Arc<Channel>>,
-    fs: Option<Arc<RemoteFs>>,
+    pub(super) fs: Option<Arc<RemoteFs>>,
     server: Option<JoinHandle<()>>,
-    caller: TestCaller,
+    pub(super) caller: TestCaller,
 }
 
 impl World {
-    fn new(flags: ExportFlags) -> World {
+    pub(super) fn new(flags: ExportFlags) -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("remote-test-{}-{number}", std::process::id()));
@@ -58,7 +58,7 @@ impl World {
     fn root(&self) -> Arc<dyn Inode> {
         self.fs.as_ref().unwrap().root()
     }
-    fn sent(&self) -> u64 {
+    pub(super) fn sent(&self) -> u64 {
         self.channel.as_ref().unwrap().sent()
     }
     fn walk(&self, path: &str) -> Result<Arc<dyn Inode>, Errno> {
@@ -115,9 +115,9 @@ impl Drop for World {
     }
 }
 
-struct Names {
-    got: Vec<(String, u64, FileType)>,
-    room: usize,
+pub(super) struct Names {
+    pub(super) got: Vec<(String, u64, FileType)>,
+    pub(super) room: usize,
 }
 
 impl DirSink for Names {
@@ -152,7 +152,7 @@ fn round_trip_time() {
     }
 }
 
-const BOTH: [ExportFlags; 2] = [ExportFlags::empty(), ExportFlags::SHARED];
+pub(super) const BOTH: [ExportFlags; 2] = [ExportFlags::empty(), ExportFlags::SHARED];
 
 #[test]
 fn reading_a_tree() {
