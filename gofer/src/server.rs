@@ -92,6 +92,10 @@ impl Server {
                 return Ok(());
             }
             let answer = match request.get(..len).map(Request::decode) {
+                Some(Ok(Request::Close { nodes })) => {
+                    nodes.into_iter().for_each(|node| self.handles.remove(node));
+                    continue;
+                }
                 Some(Ok(request)) => self.handle(request),
                 _ => Err(Errno::EBADMSG),
             };
@@ -138,12 +142,8 @@ impl Server {
             Request::RemoveXattr { node, name } => self.remove_xattr(node, &name),
             Request::Fsync { node } => self.sync(node, crate::attributes::Scope::File),
             Request::SyncFs { node } => self.sync(node, crate::attributes::Scope::FileSystem),
-            Request::Close { nodes } => {
-                for node in nodes {
-                    self.handles.remove(node);
-                }
-                Ok(Reply::Done {}.into())
-            }
+            // Served without a reply before.
+            Request::Close { .. } => Err(Errno::EBADMSG),
         }
     }
 

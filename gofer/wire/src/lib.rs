@@ -1,6 +1,6 @@
 //! Messages between the sentry and the gofer, the one process that touches host files. No I/O here.
 //!
-//! One request and its reply are one datagram each on an `AF_UNIX` `SOCK_SEQPACKET` socket; a donated
+//! One request and its reply (all but `Close` have one) are one datagram each on an `AF_UNIX` `SOCK_SEQPACKET` socket; a donated
 //! descriptor rides on the reply as `SCM_RIGHTS`. The client sends one request at a time per socket.
 //!
 //! Both sides treat the other's bytes as hostile: [`Request::decode`] and [`Reply::decode`] check every

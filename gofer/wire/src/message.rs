@@ -161,7 +161,7 @@ tagged! {
             /// The node.
             node: Handle,
         },
-        /// Gives handles back; unknown ones are ignored. `Done`.
+        /// Gives handles back; unknown ones are ignored. The only request without a reply.
         20 Close {
             /// The handles.
             nodes: Vec<Handle>,

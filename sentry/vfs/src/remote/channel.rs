@@ -110,25 +110,27 @@ impl Channel {
         };
         while !nodes.is_empty() {
             let rest = nodes.split_off(nodes.len().min(MAX_MESSAGE / 16));
-            let request = Request::Close { nodes };
-            let (len, _) = self.exchange(buffers, &request)?;
-            decode(buffers, len)?;
+            self.send(buffers, &Request::Close { nodes })?;
             nodes = rest;
         }
         Ok(true)
     }
 
-    fn exchange(&self, buffers: &mut Buffers, request: &Request<'_>) -> SysResult<(usize, Option<OwnedFd>)> {
+    fn send(&self, buffers: &mut Buffers, request: &Request<'_>) -> SysResult<()> {
         buffers.request.clear();
         request.encode(&mut buffers.request)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         loop {
             match rustix::net::send(&self.socket, &buffers.request, SendFlags::NOSIGNAL) {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Err(Errno::EIO),
             }
         }
+    }
+
+    fn exchange(&self, buffers: &mut Buffers, request: &Request<'_>) -> SysResult<(usize, Option<OwnedFd>)> {
+        self.send(buffers, request)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         // A reply takes a few microseconds, a sleep and a wake-up many times that.

@@ -13,8 +13,12 @@ use wire::{Attr, Kind, ReaddirFlags, Reply, Request};
 
 /// How many attributes are asked for at once, at first and at most: names that stand behind the one looked up
 /// in a listing are likely to be asked for next.
-const FIRST_WINDOW: usize = 8;
+const FIRST_WINDOW: usize = 32;
 const LAST_WINDOW: usize = 512;
+
+/// After so many lookups one by one the names of a directory are read, unless it is larger than this in bytes.
+const SINGLES: u32 = 3;
+const LARGE: u64 = 1 << 20;
 
 /// Attributes kept for names that nobody has asked for yet.
 const MOST_SEEN: usize = 4096;
@@ -62,7 +66,11 @@ pub(super) struct Names {
     /// Grows with each change: answers that were under way are not believed.
     version: u64,
     window: usize,
+    /// Attributes got before anybody asked, and how many were asked for later.
+    learnt: usize,
     hits: usize,
+    /// Names looked up one by one, without a listing.
+    singles: u32,
     /// Open files that read the listing.
     readers: usize,
 }
@@ -107,14 +115,16 @@ impl Names {
         if self.missing.as_deref() == Some(name) {
             return Found::Missing;
         }
-        let Some(listing) = &self.listing else { return Found::Unknown };
+        let Some(listing) = &self.listing else {
+            self.singles = self.singles.saturating_add(1);
+            return Found::Unknown;
+        };
         let Some(&at) = listing.index.get(name) else { return Found::Missing };
         // Wider while the guesses are right.
-        self.window = match self.hits.saturating_mul(2) >= self.window {
-            true => self.window.saturating_mul(4).clamp(FIRST_WINDOW, LAST_WINDOW),
+        self.window = match self.hits.saturating_mul(4) >= self.learnt {
+            true => self.window.saturating_mul(2).clamp(FIRST_WINDOW, LAST_WINDOW),
             false => FIRST_WINDOW,
         };
-        self.hits = 0;
         if self.seen >= MOST_SEEN {
             self.known.retain(|_, known| matches!(known, Known::Live(_)));
             self.seen = 0;
@@ -123,6 +133,16 @@ impl Names {
         let unknown = |entry: &&Entry| !matches!(self.known.get(&entry.name), Some(Known::Seen(_)));
         let names = entries.iter().flatten().filter(unknown).take(self.window);
         Found::Ask(names.map(|entry| Arc::clone(&entry.name)).collect())
+    }
+
+    /// Whether so many names were looked up one by one that all of them had better be read.
+    pub(super) fn wants_listing(&self) -> bool {
+        self.listing.is_none() && self.singles == SINGLES
+    }
+
+    /// The directory was just made: it has no names.
+    pub(super) fn set_empty(&mut self) {
+        self.listing = Some(Listing::default());
     }
 
     /// Attributes that came for a batch asked at `version`.
@@ -136,6 +156,7 @@ impl Names {
                 && !live
                 && !matches!(self.known.insert(Arc::clone(name), Known::Seen(*attr)), Some(Known::Seen(_)))
             {
+                self.learnt = self.learnt.saturating_add(1);
                 self.seen = self.seen.saturating_add(1);
             }
         }
@@ -243,6 +264,15 @@ impl RemoteInode {
             if end != 0 {
                 return Ok(all);
             }
+        }
+    }
+
+    /// Reads the names of a directory in which one after the other is looked up.
+    pub(super) fn list_if_worthwhile(&self) {
+        let wants = self.names.as_ref().is_some_and(|names| names.lock().wants_listing());
+        if wants && self.last_attr().size <= LARGE {
+            // Only a short cut: what fails here fails again where it is asked for.
+            let _ = self.list();
         }
     }
 

@@ -81,6 +81,7 @@ impl RemoteInode {
     }
 
     fn lookup_known(&self, name: &[u8]) -> SysResult<Arc<RemoteInode>> {
+        self.list_if_worthwhile();
         let (found, version) = {
             let mut names = self.names()?.lock();
             (names.find(name), names.version())
@@ -356,6 +357,9 @@ impl Inode for RemoteInode {
         };
         let node = self.make(name, node, perm, owner(given_to))?;
         let inode = self.created(name, node)?;
+        if let (NewNode::Directory, false, Some(names)) = (what, self.fs.is_shared(), &inode.names) {
+            names.lock().set_empty();
+        }
         if let NewNode::Symlink(target) = what {
             let _ = inode.target.set(target.clone());
         }

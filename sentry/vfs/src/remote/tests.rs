@@ -354,6 +354,8 @@ fn handles_go_back() {
     world.write(&open, 0, &[1; 1 << 16], false);
     root.unlink(b"big", &file, &by).unwrap();
     drop((open, file));
+    // What is given back has no reply: the next request waits for it.
+    world.fs.as_ref().unwrap().statfs(&by).unwrap();
     // Neither the gofer nor this side holds what has no name.
     let held = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let path = world.path.join("big").into_os_string().into_string().unwrap();
