@@ -26,6 +26,17 @@ impl RegularFile {
     }
 }
 
+impl Drop for RegularFile {
+    fn drop(&mut self) {
+        // Asked now it is one host call; later, without a descriptor, it would be a message.
+        if self.inode.written.swap(false, Ordering::AcqRel)
+            && self.inode.attr_of(&self.file.fd, Changed::ByUs).is_err()
+        {
+            self.inode.written.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl FileOps for RegularFile {
     fn as_any(&self) -> &dyn Any {
         self
