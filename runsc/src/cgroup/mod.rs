@@ -16,7 +16,8 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Controllers of v1 that we join when they are mounted.
 const V1: [&str; 11] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio", "systemd",
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio",
+    "systemd",
 ];
 
 /// Tasks of ours beside the guest's: host threads and stub threads are two for each of the guest's.
@@ -98,8 +99,13 @@ impl Membership {
             }
         }
         let cpu = resources.cpu().as_ref();
-        for (file, value) in [("cpuset.cpus", cpu.and_then(|c| c.cpus().as_ref())), ("cpuset.mems", cpu.and_then(|c| c.mems().as_ref()))] {
-            if let (Some(value), Some(group)) = (value.filter(|v| !v.is_empty()), self.group("cpuset").or_else(|| self.unified())) {
+        for (file, value) in [
+            ("cpuset.cpus", cpu.and_then(|c| c.cpus().as_ref())),
+            ("cpuset.mems", cpu.and_then(|c| c.mems().as_ref())),
+        ] {
+            if let (Some(value), Some(group)) =
+                (value.filter(|v| !v.is_empty()), self.group("cpuset").or_else(|| self.unified()))
+            {
                 write(&group.path.join(file), value)?;
             }
         }
@@ -191,7 +197,8 @@ fn relative(path: &Path, systemd: bool) -> Outcome<PathBuf> {
         return Err(Failure::new(format!("linux.cgroupsPath: {text:?} has a .. in it")));
     }
     let mut parts = text.split(':');
-    if let (Some(slice), Some(prefix), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    if let (Some(slice), Some(prefix), Some(name), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
         && (systemd || !text.starts_with('/'))
     {
         let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };

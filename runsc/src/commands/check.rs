@@ -11,7 +11,8 @@ pub(super) fn check() -> Outcome<u8> {
         print(&format!("{finding}\n"))?;
     }
     let broken = |name: &str| findings.iter().any(|f| f.name.contains(name) && f.verdict != Verdict::Good);
-    let missing = |name: &str| findings.iter().any(|f| f.name.contains(name) && f.verdict == Verdict::Missing);
+    let missing =
+        |name: &str| findings.iter().any(|f| f.name.contains(name) && f.verdict == Verdict::Missing);
     let (systrap, ptrace) = (!missing("systrap"), !broken("ptrace"));
     let verdict = match (systrap, ptrace) {
         (true, _) => "sandboxes run on the platform systrap",

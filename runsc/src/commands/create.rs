@@ -6,10 +6,10 @@ use crate::container::state::OCI_VERSION;
 use crate::container::{Held, ProcessRef, Record, Status, Store};
 use crate::error::{Doing, Failure, Outcome};
 use crate::log;
+use crate::sandbox::hooks;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait};
 use crate::sandbox::stdio::{Prepared, Presence, prepare};
-use crate::sandbox::hooks;
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
 use ::sentry::control::message::{receive, send};
@@ -42,9 +42,8 @@ struct Report {
 /// Checks everything that can be checked, then makes the container's directory and cgroup.
 pub(super) fn begin(global: &Global, args: &Create, presence: Presence) -> Outcome<Begun> {
     let bundle = load(args.bundle.as_deref())?;
-    let plan = plan(global, &args.id, &bundle, args.preserve_fds).map_err(|failure| {
-        failure.within(bundle.path.join("config.json").display())
-    })?;
+    let plan = plan(global, &args.id, &bundle, args.preserve_fds)
+        .map_err(|failure| failure.within(bundle.path.join("config.json").display()))?;
     begin_plan(global, plan, args.console_socket.as_deref(), args.preserve_fds, presence)
 }
 
@@ -239,9 +238,8 @@ fn start_monitor(global: &Global, begun: &mut Begun, report: OwnedFd) -> Outcome
     let begun = &*begun;
     let main = move || {
         let prepared = become_monitor(begun, &descriptors, doors.as_ref(), &report);
-        let launched = prepared.and_then(|signals| {
-            Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?))
-        });
+        let launched = prepared
+            .and_then(|signals| Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?)));
         match launched {
             Ok((signals, launched)) => watch(&begun.plan.container.id, launched, &signals, report),
             Err(Failure { message, code }) => {

@@ -16,7 +16,11 @@ pub(super) fn events(global: &Global, args: &Events) -> Outcome<u8> {
     loop {
         let record = store.peek(&args.id)?;
         if record.status() == Status::Stopped {
-            return if args.stats { Err(Failure::new(format!("container not running: {:?}", args.id))) } else { Ok(0) };
+            return if args.stats {
+                Err(Failure::new(format!("container not running: {:?}", args.id)))
+            } else {
+                Ok(0)
+            };
         }
         let mut client = connect(&store.socket(&record.sandbox))?;
         let stats = match client.ask(Ask::Stats { container: args.id.clone() }, &[])? {
@@ -44,7 +48,8 @@ pub(super) fn events(global: &Global, args: &Events) -> Outcome<u8> {
 fn interval(text: &str) -> Outcome<Duration> {
     let bad = || Failure::new(format!("--interval: {text:?} is not a duration like 5s"));
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-    let (number, unit) = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).ok_or_else(bad)?;
+    let (number, unit) =
+        units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).ok_or_else(bad)?;
     let number: u64 = number.parse().map_err(|_| bad())?;
     Ok(Duration::from_millis(number.saturating_mul(unit).max(1)))
 }

@@ -37,7 +37,12 @@ fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
     match record.status() {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
-        other => return Err(Failure::new(format!("cannot exec in a {} container: container not running", other.name()))),
+        other => {
+            return Err(Failure::new(format!(
+                "cannot exec in a {} container: container not running",
+                other.name()
+            )));
+        }
     }
     let (process, mut spec) = process(args, &record)?;
     for name in &args.cap {
@@ -85,7 +90,11 @@ fn process(args: &Exec, record: &Record) -> Outcome<(Process, ProcessSpec)> {
     }
     if let Some(text) = &args.user {
         let (uid, gid) = user(text)?;
-        let user = UserBuilder::default().uid(uid).gid(gid).build().map_err(|error| Failure::new(error.to_string()))?;
+        let user = UserBuilder::default()
+            .uid(uid)
+            .gid(gid)
+            .build()
+            .map_err(|error| Failure::new(error.to_string()))?;
         process.set_user(user);
     }
     if !args.additional_gids.is_empty() {

@@ -9,7 +9,8 @@ use ::sentry::control::message::{Ask, SignalTarget};
 
 /// `kill`.
 pub(super) fn kill(global: &Global, args: &Kill) -> Outcome<u8> {
-    let number = signal(&args.signal).ok_or_else(|| Failure::new(format!("unknown signal {:?}", args.signal)))?;
+    let number =
+        signal(&args.signal).ok_or_else(|| Failure::new(format!("unknown signal {:?}", args.signal)))?;
     let store = Store::open(global)?;
     let record = store.peek(&args.id)?;
     if record.status() == Status::Stopped {

@@ -15,14 +15,25 @@ pub(super) fn list(global: &Global, args: &List) -> Outcome<u8> {
     }
     if args.format == Format::Json {
         let states: Vec<_> = records.iter().map(crate::container::Record::state_json).collect();
-        let text = if states.is_empty() { "null".to_owned() } else { serde_json::to_string(&states).doing(|| "JSON")? };
+        let text = if states.is_empty() {
+            "null".to_owned()
+        } else {
+            serde_json::to_string(&states).doing(|| "JSON")?
+        };
         print(&text)?;
         return Ok(0);
     }
     let rows = records.iter().map(|record| {
         let bundle = record.bundle.display().to_string();
         let status = record.status().name().to_owned();
-        [record.id.clone(), record.pid().to_string(), status, bundle, record.created.clone(), owner_name(record.owner)]
+        [
+            record.id.clone(),
+            record.pid().to_string(),
+            status,
+            bundle,
+            record.created.clone(),
+            owner_name(record.owner),
+        ]
     });
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     print(&table(std::iter::once(head).chain(rows)))?;

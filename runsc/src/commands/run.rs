@@ -68,7 +68,12 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
     finish(global, begun, outcome, keep)
 }
 
-fn go(begun: &Begun, launched: &mut Launched, signals: &Signals, pid_file: Option<&Path>) -> Outcome<ExitStatus> {
+fn go(
+    begun: &Begun,
+    launched: &mut Launched,
+    signals: &Signals,
+    pid_file: Option<&Path>,
+) -> Outcome<ExitStatus> {
     let id = &begun.plan.container.id;
     let own_pid = rustix::process::getpid().as_raw_pid();
     let sentry = launched.sentry.as_ref().and_then(|child| ProcessRef::of(child.pid));

@@ -13,7 +13,9 @@ pub(super) fn start(global: &Global, id: &str) -> Outcome<u8> {
     let (held, mut record) = Store::open(global)?.load(id)?;
     match record.status() {
         Status::Created => {}
-        Status::Stopped => return Err(Failure::new(format!("cannot start container {id:?}: it has stopped"))),
+        Status::Stopped => {
+            return Err(Failure::new(format!("cannot start container {id:?}: it has stopped")));
+        }
         other => return Err(Failure::new(format!("cannot start container {id:?}: it is {}", other.name()))),
     }
     start_held(global, &held, &mut record)?;

@@ -20,7 +20,8 @@ pub(super) fn update(global: &Global, args: &Update) -> Outcome<u8> {
     }
     let resources = resources(args)?;
     let mut limits = limits(&resources);
-    let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+    let positive =
+        |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
     limits.memory_max = positive(args.memory).or(limits.memory_max);
     limits.pids_max = positive(args.pids_limit).or(limits.pids_max);
     limits.cpu_quota_us = positive(args.cpu_quota).or(limits.cpu_quota_us);

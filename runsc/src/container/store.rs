@@ -3,7 +3,9 @@
 use super::{Record, Status};
 use crate::cli::Global;
 use crate::error::{Doing, Failure, Outcome};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, mkdirat, openat, renameat_with, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, mkdirat, openat, renameat_with, unlinkat,
+};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -80,7 +82,11 @@ impl Store {
             rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => no_container(id),
             error => Failure::new(format!("{}: {}", path.display(), crate::error::HostError::words(&error))),
         })?;
-        let how = if wait == Wait::Yes { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
+        let how = if wait == Wait::Yes {
+            FlockOperation::LockExclusive
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
         loop {
             match flock(&dir, how) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -181,7 +187,9 @@ impl Held {
         for name in [STATE, STATE_NEW, SOCKET] {
             match unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(error) => return Err(error).doing(|| format!("remove {}", self.path.join(name).display())),
+                Err(error) => {
+                    return Err(error).doing(|| format!("remove {}", self.path.join(name).display()));
+                }
             }
         }
         Ok(())

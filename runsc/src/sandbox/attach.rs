@@ -50,7 +50,10 @@ pub(crate) fn relay(
         let mut fds = [
             PollFd::from_borrowed_fd(client.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN),
-            PollFd::new(master, wants(output_open, PollFlags::IN) | wants(!pending.is_empty(), PollFlags::OUT)),
+            PollFd::new(
+                master,
+                wants(output_open, PollFlags::IN) | wants(!pending.is_empty(), PollFlags::OUT),
+            ),
             PollFd::from_borrowed_fd(input.as_fd(), wants(input_open && pending.is_empty(), PollFlags::IN)),
         ];
         // A descriptor that is not asked about still reports hang-ups: leave those out.

@@ -2,7 +2,9 @@
 
 use super::launch::with_short_path;
 use crate::error::{Doing, Failure, Outcome};
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use std::io::IoSlice;
@@ -54,6 +56,7 @@ pub(crate) fn send_master(socket: &Path, master: &OwnedFd) -> Outcome<()> {
     if !ancillary.push(SendAncillaryMessage::ScmRights(&rights)) {
         return Err(Failure::new(what()));
     }
-    rustix::net::sendmsg(&fd, &[IoSlice::new(name.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL).doing(what)?;
+    rustix::net::sendmsg(&fd, &[IoSlice::new(name.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)
+        .doing(what)?;
     Ok(())
 }

@@ -69,13 +69,19 @@ const RULES: &[Rule] = &[
     call(libc::SYS_sendto, "requests to the gofer"),
     call(libc::SYS_accept4, "another call of the runtime on the control socket"),
     call(libc::SYS_shutdown, "donated sockets and the gofer's connection"),
-    one_of(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1024, 1025, 1033, 1034, F_DUPFD_CLOEXEC], "flags of donated files, seals and pipe sizes"),
+    one_of(
+        libc::SYS_fcntl,
+        1,
+        &[1, 2, 3, 4, 1024, 1025, 1033, 1034, F_DUPFD_CLOEXEC],
+        "flags of donated files, seals and pipe sizes",
+    ),
     Rule {
         number: libc::SYS_ioctl,
         arguments: Arguments::OneOf {
             index: 1,
             values: &[
-                TCGETS, TCSETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, NOTIFY[0], NOTIFY[1], NOTIFY[2], NOTIFY[3], NOTIFY[4],
+                TCGETS, TCSETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, NOTIFY[0], NOTIFY[1], NOTIFY[2], NOTIFY[3],
+                NOTIFY[4],
             ],
         },
         why: "donated terminals; notifications of guests' calls",
@@ -88,7 +94,12 @@ const RULES: &[Rule] = &[
     call(libc::SYS_madvise, "the allocator, guest pages given back, huge pages"),
     call(libc::SYS_mincore, "resident pages of the memory file"),
     call(libc::SYS_futex, "locks, wait queues, the handoff with guest threads"),
-    without(libc::SYS_clone3, 0, 0, "threads, as the C library makes them; the filter cannot see its flags: no capability in any namespace is left to use"),
+    without(
+        libc::SYS_clone3,
+        0,
+        0,
+        "threads, as the C library makes them; the filter cannot see its flags: no capability in any namespace is left to use",
+    ),
     without(libc::SYS_clone, 0, CLONE_NEW, "threads, and stubs forked from the template, never a namespace"),
     call(libc::SYS_set_robust_list, "a thread begins"),
     call(libc::SYS_rseq, "a thread begins"),
@@ -139,7 +150,8 @@ fn compile(rule: &Rule) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         Arguments::OneOf { index, values } => {
             let mut chain = Vec::with_capacity(values.len());
             for value in values {
-                let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)?;
+                let condition =
+                    SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)?;
                 chain.push(SeccompRule::new(vec![condition])?);
             }
             Ok(chain)
@@ -154,9 +166,11 @@ pub(crate) fn install(platform: PlatformKind) -> Outcome<()> {
     for rule in rules(platform) {
         compiled.insert(rule.number, compile(rule).map_err(|error| failed(&error))?);
     }
-    let filter = SeccompFilter::new(compiled, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64);
+    let filter =
+        SeccompFilter::new(compiled, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64);
     let filter = filter.map_err(|error| failed(&error))?;
-    let program: seccompiler::BpfProgram = filter.try_into().map_err(|e: seccompiler::BackendError| failed(&e))?;
+    let program: seccompiler::BpfProgram =
+        filter.try_into().map_err(|e: seccompiler::BackendError| failed(&e))?;
     seccompiler::apply_filter(&program).map_err(|error| failed(&error))
 }
 

@@ -11,7 +11,6 @@ pub(crate) mod gofer;
 pub(crate) mod hooks;
 pub(crate) mod launch;
 pub(crate) mod monitor;
-pub(crate) mod placeholder;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
 pub(crate) mod walls;

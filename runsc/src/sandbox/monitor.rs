@@ -40,7 +40,8 @@ impl Signals {
             all.remove(keep);
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).doing(|| "sigprocmask")?;
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing(|| "signalfd")?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .doing(|| "signalfd")?;
         Ok(Signals { fd })
     }
 
@@ -125,7 +126,9 @@ pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) ->
                 awaited.signal(client, came);
             }
         }
-        if (early || spoken) && let Some(status) = awaited.ended(client) {
+        if (early || spoken)
+            && let Some(status) = awaited.ended(client)
+        {
             return status;
         }
     }

@@ -5,14 +5,19 @@
 use super::filter;
 use super::walls::{leave_caller, unshare};
 use crate::error::{Doing, Failure, Outcome};
+use ::sentry::container::Sandbox;
 use ::sentry::control::message::{Answer, Reply, send};
 use ::sentry::control::server::serve;
-use ::sentry::control::spec::{BootConfig, ContainerSpec};
+use ::sentry::control::spec::{BootConfig, ContainerSpec, PlatformKind};
 use ::sentry::control::{ControlError, Donated, ErrorKind, SandboxControl};
+use platform::Platform;
+use platform::memory::MemoryFile;
+use platform::ptrace::Ptrace;
 use platform::spawn::{
-    Child, Dumpable, SetGroups, Unshare, become_ids, check_no_directories, close_all_except, empty_root, fork,
-    keep_capabilities, set_dumpable,
+    Child, Dumpable, SetGroups, Unshare, become_ids, check_no_directories, close_all_except, empty_root,
+    fork, keep_capabilities, set_dumpable,
 };
+use platform::systrap::Systrap;
 use rustix::thread::UnshareFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -49,7 +54,12 @@ pub(crate) struct Identity {
 }
 
 /// Forks the sentry. It waits for one packet on `owner`, sent once its user namespace has its maps.
-pub(crate) fn spawn(config: BootConfig, container: ContainerSpec, fds: Inherited, who: Identity) -> Outcome<Child> {
+pub(crate) fn spawn(
+    config: BootConfig,
+    container: ContainerSpec,
+    fds: Inherited,
+    who: Identity,
+) -> Outcome<Child> {
     let main = move || {
         let Ok(owner) = fds.owner.try_clone() else { return 1 };
         match boot(config, container, fds, who, &owner) {
@@ -80,7 +90,9 @@ fn boot(
     owner: &OwnedFd,
 ) -> Outcome<()> {
     let mut keep = vec![owner.as_fd(), fds.owner.as_fd(), fds.listener.as_fd()];
-    keep.extend(fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd));
+    keep.extend(
+        fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd),
+    );
     keep.extend(fds.log.as_ref().map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);
@@ -107,7 +119,15 @@ fn boot(
 
 /// The kernel, with everything it needs of the host in its hands.
 fn ready(config: &BootConfig, _log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
-    Ok(Arc::new(super::placeholder::Placeholder::new(config.clone())))
+    let fail = |what: &str, errno: abi::Errno| Failure::new(format!("{what}: {errno}"));
+    let memory = MemoryFile::create(config.memory_limit).map_err(|e| fail("the memory file", e))?;
+    let memory = Arc::new(memory);
+    let platform: Arc<dyn Platform> = match config.platform {
+        PlatformKind::Systrap => Arc::new(Systrap::new(memory).map_err(|e| fail("platform systrap", e))?),
+        PlatformKind::Ptrace => Arc::new(Ptrace::new(memory).map_err(|e| fail("platform ptrace", e))?),
+    };
+    let sandbox = Sandbox::new(config, platform).map_err(|e| fail("the kernel", e))?;
+    Ok(sandbox)
 }
 
 fn wait_for_maps(owner: &OwnedFd) -> Outcome<()> {

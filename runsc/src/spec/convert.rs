@@ -5,10 +5,12 @@ use super::names::{CAPABILITIES, capability_bit};
 use super::{Bundle, mounts, pod, process};
 use crate::cli::{Global, Platform};
 use crate::error::{Doing, Failure, Outcome};
-use oci_spec::runtime::{Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process};
+use oci_spec::runtime::{
+    Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process,
+};
 use sentry::control::spec::{
-    ContainerSpec, DeviceKind, DeviceSpec, IdMapping, Limits, NamespaceKind, Namespaces, PlatformKind, RootOverlay,
-    RootSpec,
+    ContainerSpec, DeviceKind, DeviceSpec, IdMapping, Limits, NamespaceKind, Namespaces, PlatformKind,
+    RootOverlay, RootSpec,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,7 +85,8 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     let spec = &bundle.spec;
     let oci_process = spec.process().as_ref().ok_or_else(|| Failure::new("process: missing"))?;
     let linux = spec.linux().clone().unwrap_or_default();
-    let annotations: BTreeMap<_, _> = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let annotations: BTreeMap<_, _> =
+        spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let place = pod::place(&annotations);
     let overlay = root_overlay(global)?;
     let root = spec.root().as_ref().ok_or_else(|| Failure::new("root: missing"))?;
@@ -148,7 +151,12 @@ pub(crate) fn platform(global: &Global) -> PlatformKind {
     }
 }
 
-fn root_export(bundle: &Bundle, path: &std::path::Path, readonly: bool, overlay: RootOverlay) -> Outcome<Export> {
+fn root_export(
+    bundle: &Bundle,
+    path: &std::path::Path,
+    readonly: bool,
+    overlay: RootOverlay,
+) -> Outcome<Export> {
     let joined = bundle.path.join(path);
     let source = std::fs::canonicalize(&joined).doing(|| format!("root.path: {}", joined.display()))?;
     if !source.is_dir() {
@@ -195,7 +203,9 @@ fn namespaces(linux: &Linux, place: &pod::Place) -> Outcome<(Namespaces, Net)> {
             LinuxNamespaceType::User => result.user = true,
             LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup => {}
             LinuxNamespaceType::Time => {
-                return Err(Failure::new(format!("linux.namespaces[{at}].type: time namespaces are not supported")));
+                return Err(Failure::new(format!(
+                    "linux.namespaces[{at}].type: time namespaces are not supported"
+                )));
             }
         }
     }
@@ -218,7 +228,15 @@ fn devices(linux: &Linux) -> Outcome<Vec<DeviceSpec>> {
     for (path, major, minor) in DEFAULT_DEVICES {
         if !listed.iter().any(|device| device.path().as_os_str() == path) {
             let kind = DeviceKind::Char;
-            devices.push(DeviceSpec { path: path.to_owned(), kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
+            devices.push(DeviceSpec {
+                path: path.to_owned(),
+                kind,
+                major,
+                minor,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            });
         }
     }
     for (at, device) in listed.iter().enumerate() {
@@ -233,13 +251,16 @@ fn device(at: usize, device: &LinuxDevice) -> Outcome<DeviceSpec> {
         return Err(Failure::new(format!("linux.devices[{at}].path: {path:?} is not an absolute path")));
     }
     let number = |name: &str, value: i64| {
-        u32::try_from(value).map_err(|_| Failure::new(format!("linux.devices[{at}].{name}: {value} is out of range")))
+        u32::try_from(value)
+            .map_err(|_| Failure::new(format!("linux.devices[{at}].{name}: {value} is out of range")))
     };
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Char,
         LinuxDeviceType::B => DeviceKind::Block,
         LinuxDeviceType::P => DeviceKind::Fifo,
-        LinuxDeviceType::A => return Err(Failure::new(format!("linux.devices[{at}].type: must be c, b, u or p"))),
+        LinuxDeviceType::A => {
+            return Err(Failure::new(format!("linux.devices[{at}].type: must be c, b, u or p")));
+        }
     };
     Ok(DeviceSpec {
         path,

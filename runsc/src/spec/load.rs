@@ -26,7 +26,10 @@ pub(crate) fn load(path: Option<&Path>) -> Outcome<Bundle> {
     let text = match std::fs::read(&config) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Failure::new(format!("{}: no such file or directory: not a bundle", config.display())));
+            return Err(Failure::new(format!(
+                "{}: no such file or directory: not a bundle",
+                config.display()
+            )));
         }
         Err(error) => return Err(error).doing(|| config.display()),
     };

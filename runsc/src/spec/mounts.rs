@@ -16,8 +16,26 @@ const MS_SHARED: u64 = 1 << 20;
 
 /// Options that ask for nothing we do differently.
 const IGNORED: [&str; 20] = [
-    "defaults", "rw", "suid", "dev", "exec", "atime", "diratime", "norelatime", "nostrictatime", "async",
-    "nolazytime", "lazytime", "loud", "silent", "mand", "nomand", "norbind", "iversion", "noiversion", "tmpcopyup",
+    "defaults",
+    "rw",
+    "suid",
+    "dev",
+    "exec",
+    "atime",
+    "diratime",
+    "norelatime",
+    "nostrictatime",
+    "async",
+    "nolazytime",
+    "lazytime",
+    "loud",
+    "silent",
+    "mand",
+    "nomand",
+    "norbind",
+    "iversion",
+    "noiversion",
+    "tmpcopyup",
 ];
 
 struct Options {
@@ -67,7 +85,12 @@ fn options(list: &[String]) -> Options {
 }
 
 /// Turns one mount into the kernel's form. A bind adds to `exports`. `None`: nothing to mount.
-pub(crate) fn convert(at: usize, mount: &Mount, bundle: &Path, exports: &mut Vec<Export>) -> Outcome<Option<MountSpec>> {
+pub(crate) fn convert(
+    at: usize,
+    mount: &Mount,
+    bundle: &Path,
+    exports: &mut Vec<Export>,
+) -> Outcome<Option<MountSpec>> {
     let field = |name: &str| format!("mounts[{at}].{name}");
     let destination = mount.destination().to_string_lossy().into_owned();
     let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
@@ -94,7 +117,12 @@ pub(crate) fn convert(at: usize, mount: &Mount, bundle: &Path, exports: &mut Vec
             "mqueue" => MountKind::Mqueue,
             "cgroup" | "cgroup2" => MountKind::Cgroup,
             "" => return Err(Failure::new(format!("{}: missing for {destination}", field("type")))),
-            other => return Err(Failure::new(format!("{}: {other:?} is not supported ({destination})", field("type")))),
+            other => {
+                return Err(Failure::new(format!(
+                    "{}: {other:?} is not supported ({destination})",
+                    field("type")
+                )));
+            }
         }
     };
     if matches!(kind, MountKind::Bind { .. }) {
@@ -130,7 +158,8 @@ fn bind(
         let message = format!("{field}: {} is a device; list it under linux.devices", source.display());
         return Err(Failure::new(message));
     }
-    let export = u32::try_from(exports.len()).map_err(|_| Failure::new(format!("{field}: too many mounts")))?;
+    let export =
+        u32::try_from(exports.len()).map_err(|_| Failure::new(format!("{field}: too many mounts")))?;
     let access = if flags.readonly { Access::Read } else { Access::Write };
     exports.push(Export { source, access, depth, shared: true });
     Ok(MountKind::Bind { export, file: !kind.is_dir() })

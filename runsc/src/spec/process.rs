@@ -49,7 +49,8 @@ fn rlimits(process: &Process) -> Outcome<Vec<RlimitSpec>> {
             return Err(Failure::new(format!("process.rlimits[{at}].type: {} is there twice", limit.typ())));
         }
         if limit.soft() > limit.hard() {
-            let message = format!("process.rlimits[{at}].soft: {} is above hard {}", limit.soft(), limit.hard());
+            let message =
+                format!("process.rlimits[{at}].soft: {} is above hard {}", limit.soft(), limit.hard());
             return Err(Failure::new(message));
         }
         limits.push(RlimitSpec { resource, soft: limit.soft(), hard: limit.hard() });

@@ -11,7 +11,7 @@ pub mod wait;
 pub use table::{FutexTable, Key, Waiter};
 
 use crate::task::Cx;
-use abi::{Errno, SysResult, UserAddr};
+use abi::{SysResult, UserAddr};
 
 /// Who shares a futex.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

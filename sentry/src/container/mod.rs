@@ -1,0 +1,307 @@
+//! Containers of a sandbox: what the control plane creates, starts, signals and waits for.
+//!
+//! Rank `Containers`: the table of containers; nothing that can block happens under it.
+
+mod caller;
+mod mounts;
+mod process;
+mod report;
+mod stdio;
+
+use crate::control::message::Switch;
+use crate::control::spec::{BootConfig, ContainerSpec, NamespaceKind, Namespaces, ProcessSpec};
+use crate::control::{
+    ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
+    SandboxControl, SignalTarget, Stats,
+};
+use crate::kernel::{Kernel, Machine};
+use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
+use crate::process::pid::PidNs;
+use crate::process::{Process, WaitStatus};
+use crate::signal::send::{self, Force};
+use abi::siginfo::{SigInfo, code};
+use abi::signal::Signal;
+use abi::{Errno, SysResult};
+use lock::Ranked;
+use lock::order::Containers;
+use platform::Platform;
+use process::Prepared;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vfs::FsContext;
+
+/// A container.
+struct Container {
+    /// First process.
+    init: Arc<Process>,
+    /// Loaded and not started.
+    prepared: Option<Prepared>,
+    /// Root and mounts, for exec.
+    fs: FsContext,
+    /// Namespaces, for exec.
+    ns: Arc<NsProxy>,
+    pid_ns: Arc<PidNs>,
+    /// Processes that exec added.
+    execs: BTreeMap<u32, Arc<Process>>,
+}
+
+/// The sandbox behind a control socket.
+pub struct Sandbox {
+    kernel: Arc<Kernel>,
+    containers: Ranked<Containers, BTreeMap<String, Container>>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sandbox(..)")
+    }
+}
+
+impl Sandbox {
+    /// A sandbox without containers.
+    pub fn new(config: &BootConfig, platform: Arc<dyn Platform>) -> SysResult<Arc<Sandbox>> {
+        let machine = Machine { cpus: config.cpus.max(1), memory: config.memory_limit };
+        let kernel = Kernel::new(platform, machine)?;
+        kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
+        mounts::register(&kernel)?;
+        Ok(Arc::new(Sandbox { kernel, containers: Ranked::default() }))
+    }
+    /// Its kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+
+    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Container) -> ControlResult<T>) -> ControlResult<T> {
+        let mut containers = self.containers.lock();
+        let container = containers.get_mut(id).ok_or_else(|| ControlError::no_container(id))?;
+        act(container)
+    }
+
+    /// Namespaces of a new container: its own, or those of the sandbox' first.
+    fn namespaces(&self, spec: &ContainerSpec) -> SysResult<(Arc<NsProxy>, Arc<PidNs>)> {
+        let Namespaces { pid, uts, .. } = spec.namespaces;
+        let root = &self.kernel.root;
+        let first =
+            self.containers.lock().values().next().map(|c| (Arc::clone(&c.ns), Arc::clone(&c.pid_ns)));
+        let pid_ns = match (pid, &first) {
+            (NamespaceKind::Sandbox, Some((_, pid_ns))) => Arc::clone(pid_ns),
+            _ => PidNs::new(next_ino(), Some(Arc::clone(&root.pid)), Arc::clone(&root.user))?,
+        };
+        let uts = match (uts, &first) {
+            (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.uts),
+            _ => {
+                let text = |name: &Option<String>, default: &str| {
+                    name.as_deref().unwrap_or(default).as_bytes().to_vec()
+                };
+                let names = UtsNames {
+                    nodename: text(&spec.hostname, "localhost"),
+                    domainname: text(&spec.domainname, "(none)"),
+                };
+                UtsNs::new(Arc::clone(&root.user), names)
+            }
+        };
+        let proxy = NsProxy { uts, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
+        Ok((Arc::new(proxy), pid_ns))
+    }
+}
+
+/// A failure of the kernel while something was built, with what it was.
+fn failed(what: &str, errno: Errno) -> ControlError {
+    ControlError::new(ErrorKind::Failed, format!("{what}: {errno}"))
+}
+
+fn to_exit(status: WaitStatus) -> ExitStatus {
+    let low = u8::try_from(status.0 & 0x7f).unwrap_or(0);
+    if low == 0 {
+        ExitStatus::Exited(u8::try_from((status.0 >> 8) & 0xff).unwrap_or(0))
+    } else {
+        ExitStatus::Killed(low)
+    }
+}
+
+/// Calls `notice` at the end of a process.
+fn when_ended(process: &Arc<Process>, notice: ExitNotice) {
+    let mut ending = process.ending.lock();
+    match ending.status {
+        Some(status) => {
+            drop(ending);
+            notice(to_exit(status));
+        }
+        None => ending.notices.push(Box::new(move |status| notice(to_exit(status)))),
+    }
+}
+
+fn has_ended(process: &Arc<Process>) -> bool {
+    process.ending.lock().status.is_some()
+}
+
+impl SandboxControl for Sandbox {
+    fn create_container(&self, spec: ContainerSpec, donated: Donated) -> ControlResult<()> {
+        if self.containers.lock().contains_key(&spec.id) {
+            return Err(ControlError::new(
+                ErrorKind::Exists,
+                format!("container {:?} already exists", spec.id),
+            ));
+        }
+        let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
+        let Donated { stdio, preserved, gofer } = donated;
+        let fs = mounts::build(&self.kernel, &spec, gofer)?;
+        let prepared = process::prepare(&process::Plan {
+            kernel: &self.kernel,
+            spec: &spec.process,
+            fs: &fs,
+            ns: &ns,
+            pid_ns: &pid_ns,
+            stdio,
+            preserved,
+        })?;
+        let init = Arc::clone(&prepared.process);
+        let container = Container { init, prepared: Some(prepared), fs, ns, pid_ns, execs: BTreeMap::new() };
+        self.containers.lock().insert(spec.id, container);
+        Ok(())
+    }
+
+    fn start(&self, id: &str) -> ControlResult<()> {
+        let prepared = self.with(id, |container| {
+            container.prepared.take().ok_or_else(|| {
+                ControlError::new(ErrorKind::Invalid, format!("container {id:?} has been started before"))
+            })
+        })?;
+        prepared.start().map_err(|e| failed("start", e))
+    }
+
+    fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
+        let (fs, ns, pid_ns) = self.with(id, |container| {
+            if has_ended(&container.init) || container.prepared.is_some() {
+                return Err(ControlError::not_running(id));
+            }
+            Ok((container.fs.clone(), Arc::clone(&container.ns), Arc::clone(&container.pid_ns)))
+        })?;
+        let prepared = process::prepare(&process::Plan {
+            kernel: &self.kernel,
+            spec: &process,
+            fs: &fs,
+            ns: &ns,
+            pid_ns: &pid_ns,
+            stdio: donated.stdio,
+            preserved: donated.preserved,
+        })?;
+        let process = Arc::clone(&prepared.process);
+        let pid = process.pid.root();
+        self.with(id, |container| {
+            container.execs.retain(|_, process| !has_ended(process));
+            container.execs.insert(pid, process);
+            Ok(())
+        })?;
+        prepared.start().map_err(|e| failed("exec", e))?;
+        Ok(pid)
+    }
+
+    fn signal(&self, id: &str, target: SignalTarget, signal: u8) -> ControlResult<()> {
+        let signal = Signal::new(u32::from(signal))
+            .map_err(|_| ControlError::new(ErrorKind::Invalid, format!("signal {signal} does not exist")))?;
+        let (init, started, execs) = self.with(id, |container| {
+            let execs: Vec<_> = container.execs.values().cloned().collect();
+            Ok((Arc::clone(&container.init), container.prepared.is_none(), execs))
+        })?;
+        let info = SigInfo::from_sender(signal, code::SI_USER, 0, 0);
+        let deliver = |process: &Arc<Process>| {
+            send::to_process(process, info, Force::Yes).map_err(|_| ControlError::not_running(id))
+        };
+        match target {
+            SignalTarget::All => {
+                let mut found = false;
+                for process in report::members(&self.kernel, &init) {
+                    found |= deliver(&process).is_ok();
+                }
+                if !found && !has_ended(&init) && !started {
+                    return self.end_unstarted(id, signal);
+                }
+                if found { Ok(()) } else { Err(ControlError::not_running(id)) }
+            }
+            SignalTarget::Init if !started => self.end_unstarted(id, signal),
+            SignalTarget::Init if has_ended(&init) => Err(ControlError::not_running(id)),
+            SignalTarget::Init => deliver(&init),
+            SignalTarget::Process(pid) => {
+                let process = execs.iter().find(|process| process.pid.root() == pid).unwrap_or(&init);
+                if has_ended(process) { Err(ControlError::not_running(id)) } else { deliver(process) }
+            }
+            SignalTarget::Foreground(pid) => {
+                let process = match pid {
+                    Some(pid) => execs.iter().find(|process| process.pid.root() == pid),
+                    None => Some(&init),
+                };
+                process.map_or(Err(ControlError::not_running(id)), deliver)
+            }
+        }
+    }
+
+    fn wait(&self, id: &str, pid: Option<u32>, notice: ExitNotice) -> ControlResult<()> {
+        let process = self.with(id, |container| match pid {
+            None => Ok(Arc::clone(&container.init)),
+            Some(pid) => container.execs.get(&pid).cloned().ok_or_else(|| {
+                ControlError::new(ErrorKind::NoSuchProcess, format!("no process {pid} in container {id:?}"))
+            }),
+        })?;
+        when_ended(&process, notice);
+        Ok(())
+    }
+
+    fn status(&self, id: &str) -> ControlResult<ContainerStatus> {
+        self.with(id, |container| {
+            Ok(if has_ended(&container.init) {
+                ContainerStatus::Stopped
+            } else if container.prepared.is_some() {
+                ContainerStatus::Created
+            } else {
+                ContainerStatus::Running
+            })
+        })
+    }
+
+    fn processes(&self, id: &str) -> ControlResult<Vec<ProcessInfo>> {
+        let init = self.with(id, |container| Ok(Arc::clone(&container.init)))?;
+        Ok(report::processes(&self.kernel, &init))
+    }
+
+    fn stats(&self, id: &str) -> ControlResult<Stats> {
+        let init = self.with(id, |container| Ok(Arc::clone(&container.init)))?;
+        Ok(report::stats(&self.kernel, &init))
+    }
+
+    fn resized(&self, id: &str, pid: Option<u32>) -> ControlResult<()> {
+        self.signal(id, SignalTarget::Foreground(pid), Signal::SIGWINCH.number())
+    }
+
+    fn delete(&self, id: &str) -> ControlResult<()> {
+        let container = self.containers.lock().remove(id).ok_or_else(|| ControlError::no_container(id))?;
+        if container.prepared.is_none() {
+            let kill = SigInfo::kernel(Signal::SIGKILL);
+            for process in report::members(&self.kernel, &container.init) {
+                // Gone already is as good.
+                let _ = send::to_process(&process, kill, Force::Yes);
+            }
+        }
+        Ok(())
+    }
+
+    fn trace(&self, on: Switch) -> ControlResult<()> {
+        self.kernel.trace.switch(on);
+        Ok(())
+    }
+}
+
+impl Sandbox {
+    /// A signal for a container that was created and not started: SIGKILL and SIGTERM end it.
+    fn end_unstarted(&self, id: &str, signal: Signal) -> ControlResult<()> {
+        if signal != Signal::SIGKILL && signal != Signal::SIGTERM {
+            return Ok(());
+        }
+        let prepared = self.with(id, |container| Ok(container.prepared.take()))?;
+        if let Some(prepared) = prepared {
+            prepared.cancel(signal);
+        }
+        Ok(())
+    }
+}

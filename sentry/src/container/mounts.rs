@@ -1,0 +1,229 @@
+//! The mount tree of a container, from its specification (OCI config.md, "Mounts"; config-linux.md,
+//! "Default Filesystems", "Masked Paths", "Readonly Paths").
+//!
+//! All paths are walked by our own vfs inside the container's root: a symbolic link of the image leads
+//! nowhere outside it.
+
+use super::caller::KernelCaller;
+use super::failed;
+use crate::control::spec::{
+    ContainerSpec, DeviceKind, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
+};
+use crate::control::{ControlError, ControlResult, ErrorKind};
+use crate::kernel::Kernel;
+use crate::namespace::next_ino;
+use abi::fs::{FileType, OpenFlags, make_dev};
+use abi::{Errno, SysResult};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use vfs::devtmpfs::{self, DevtmpfsType};
+use vfs::mount_ops::{self, Depth, MountCall};
+use vfs::remote::{Channel, RemoteFs};
+use vfs::tmpfs::{TmpFs, TmpfsOptions, TmpfsType};
+use vfs::{
+    Credentials, FileSystem, Follow, FsContext, Location, Mount, MountFlags, MountNamespace, Walk, ops,
+};
+
+/// Registers the file system types and devices of a sandbox.
+pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
+    let vfs = &kernel.files.vfs;
+    vfs.register_type(TmpfsType::new(&kernel.frames, "tmpfs"));
+    vfs.register_type(TmpfsType::new(&kernel.frames, "ramfs"));
+    vfs.register_type(DevtmpfsType::new(&kernel.frames)?);
+    devtmpfs::register_memory_devices(vfs);
+    Ok(())
+}
+
+fn per_mount(flags: SpecFlags) -> MountFlags {
+    let mut out = MountFlags::empty();
+    out.set(MountFlags::RDONLY, flags.readonly);
+    out.set(MountFlags::NOSUID, flags.nosuid);
+    out.set(MountFlags::NODEV, flags.nodev);
+    out.set(MountFlags::NOEXEC, flags.noexec);
+    out.set(MountFlags::NOATIME, flags.noatime);
+    out.set(MountFlags::NODIRATIME, flags.nodiratime);
+    out.set(MountFlags::RELATIME, flags.relatime || !(flags.noatime || flags.strictatime));
+    out
+}
+
+/// The container's root and mounts.
+pub(super) fn build(
+    kernel: &Arc<Kernel>,
+    spec: &ContainerSpec,
+    gofer: Option<OwnedFd>,
+) -> ControlResult<FsContext> {
+    let gofer = gofer
+        .ok_or_else(|| ControlError::new(ErrorKind::Invalid, "no connection to the gofer was donated"))?;
+    let channel = Channel::new(gofer);
+    let root = root_fs(kernel, spec, &channel).map_err(|e| failed("root filesystem", e))?;
+    let flags = if spec.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
+    // Mounted writable while mount points are made in it.
+    let mount = Mount::of_fs(root, MountFlags::RELATIME, b"none");
+    let user = Arc::clone(&kernel.root.user);
+    let ns =
+        MountNamespace::new(next_ino(), Arc::clone(&user), Arc::clone(&kernel.files.vfs), Arc::clone(&mount));
+    let mut fs = FsContext::at_root_of(&ns);
+    fs.umask = 0;
+    let root_caller = KernelCaller::new(Credentials::root(user));
+    let by = root_caller.caller(0);
+    let walk = Walk::new(&fs, &by);
+    for entry in &spec.mounts {
+        add(&walk, entry, &channel, kernel)
+            .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
+    }
+    devices(&walk, spec).map_err(|e| failed("linux.devices", e))?;
+    for path in &spec.readonly_paths {
+        readonly(&walk, path).map_err(|e| failed(&format!("linux.readonlyPaths: {path:?}"), e))?;
+    }
+    for path in &spec.masked_paths {
+        mask(&walk, path).map_err(|e| failed(&format!("linux.maskedPaths: {path:?}"), e))?;
+    }
+    if !flags.is_empty() {
+        mount.set_flags(mount.flags() | flags).map_err(|e| failed("root.readonly", e))?;
+    }
+    fs.umask = 0o022;
+    Ok(fs)
+}
+
+fn root_fs(
+    kernel: &Arc<Kernel>,
+    spec: &ContainerSpec,
+    channel: &Arc<Channel>,
+) -> SysResult<Arc<dyn FileSystem>> {
+    let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
+    match spec.root.overlay {
+        RootOverlay::None => Ok(remote),
+        RootOverlay::Memory => {
+            let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
+            let _upper = TmpFs::new(&kernel.frames, &options);
+            Ok(remote)
+        }
+    }
+}
+
+/// Makes a path's directories, and its last component as a directory or an empty file.
+fn make_place(walk: &Walk<'_>, path: &[u8], kind: FileType) -> SysResult<Location> {
+    match walk.find(path, Follow::Yes) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+    let mut so_far = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        so_far.push(b'/');
+        so_far.extend_from_slice(part);
+        if walk.find(&so_far, Follow::Yes).is_ok() {
+            continue;
+        }
+        if at + 1 == parts.len() && kind != FileType::Directory {
+            let flags = OpenFlags::CREAT | OpenFlags::WRONLY;
+            match ops::open(walk, &so_far, flags, 0o644) {
+                Ok(_) => {}
+                Err(abi::Failure::Errno(errno)) => return Err(errno),
+                Err(abi::Failure::Restart(_)) => return Err(Errno::EINTR),
+            }
+        } else {
+            ops::mkdir(walk, &so_far, 0o755)?;
+        }
+    }
+    walk.find(path, Follow::Yes)
+}
+
+fn add(walk: &Walk<'_>, entry: &MountSpec, channel: &Arc<Channel>, kernel: &Arc<Kernel>) -> SysResult<()> {
+    let destination = entry.destination.as_bytes();
+    let ns = &walk.fs.ns;
+    let flags = per_mount(entry.flags);
+    let data = entry.data.join(",");
+    let made = match entry.kind {
+        MountKind::Bind { export, .. } => {
+            let remote = RemoteFs::attach(channel, export, vfs::vfs::anon_dev())?;
+            let kind = remote.root().kind();
+            make_place(
+                walk,
+                destination,
+                if kind == FileType::Directory { kind } else { FileType::Regular },
+            )?;
+            Mount::of_fs(remote, flags, b"none")
+        }
+        MountKind::Tmpfs if entry.destination == "/dev" => {
+            // Devices are the kernel's own: the image cannot bring any.
+            make_place(walk, destination, FileType::Directory)?;
+            let whole = kernel.frames.memory().limit();
+            let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
+            let dev = TmpFs::new(&kernel.frames, &options.parse(data.as_bytes(), whole, Some(walk.by))?);
+            devtmpfs::populate(&dev)?;
+            Mount::of_fs(dev, flags, b"tmpfs")
+        }
+        ref kind => {
+            make_place(walk, destination, FileType::Directory)?;
+            let (name, source): (&[u8], &[u8]) = match kind {
+                MountKind::Proc => (b"proc", b"proc"),
+                MountKind::Sysfs => (b"sysfs", b"sysfs"),
+                MountKind::Devpts => (b"devpts", b"devpts"),
+                MountKind::Mqueue => (b"mqueue", b"mqueue"),
+                MountKind::Cgroup => (b"cgroup2", b"cgroup"),
+                _ => (b"tmpfs", b"tmpfs"),
+            };
+            mount_ops::make(walk, name, source, flags, data.as_bytes())?
+        }
+    };
+    let at = walk.find(destination, Follow::Yes)?;
+    mount_ops::attach(&made, &at, ns)
+}
+
+fn devices(walk: &Walk<'_>, spec: &ContainerSpec) -> SysResult<()> {
+    for device in &spec.devices {
+        let path = device.path.as_bytes();
+        if walk.find(path, Follow::No).is_ok() {
+            continue;
+        }
+        if let Some(end) = path.iter().rposition(|byte| *byte == b'/')
+            && let Some(parent) = path.get(..end)
+            && !parent.is_empty()
+        {
+            make_place(walk, parent, FileType::Directory)?;
+        }
+        let kind = match device.kind {
+            DeviceKind::Char => FileType::CharDevice,
+            DeviceKind::Block => FileType::BlockDevice,
+            DeviceKind::Fifo => FileType::Fifo,
+        };
+        ops::mknod(
+            walk,
+            path,
+            kind.mode_bits() | (device.mode & 0o7777),
+            make_dev(device.major, device.minor),
+        )?;
+        let at = walk.find(path, Follow::No)?;
+        ops::chown(&at, Some(vfs::Kuid(device.uid)), Some(vfs::Kgid(device.gid)), walk.by)?;
+    }
+    Ok(())
+}
+
+fn readonly(walk: &Walk<'_>, path: &str) -> SysResult<()> {
+    let at = match walk.find(path.as_bytes(), Follow::Yes) {
+        Ok(at) => at,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    mount_ops::bind(&at, &at, Depth::Tree, &walk.fs.ns)?;
+    let at = walk.find(path.as_bytes(), Follow::Yes)?;
+    let flags = at.mount.flags() | MountFlags::RDONLY;
+    mount_ops::remount_bind(&at, flags, &walk.fs.ns)
+}
+
+fn mask(walk: &Walk<'_>, path: &str) -> SysResult<()> {
+    let at = match walk.find(path.as_bytes(), Follow::Yes) {
+        Ok(at) => at,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if at.kind() == Some(FileType::Directory) {
+        return mount_ops::mount(walk, b"tmpfs", path.as_bytes(), b"tmpfs", MountCall::RDONLY, b"size=0k");
+    }
+    match walk.find(b"/dev/null", Follow::Yes) {
+        Ok(null) => mount_ops::bind(&null, &at, Depth::One, &walk.fs.ns),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

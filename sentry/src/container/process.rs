@@ -1,0 +1,281 @@
+//! The first process of a container, and processes that exec adds.
+
+use super::caller::KernelCaller;
+use super::{failed, stdio};
+use crate::control::spec::ProcessSpec;
+use crate::control::{ControlError, ControlResult, ErrorKind};
+use crate::files::{FdTable, OnExec};
+use crate::kernel::Kernel;
+use crate::loader::{self, Executable, NewCredentials, Program};
+use crate::namespace::NsProxy;
+use crate::process::limits::{Limit, Limits, Resource};
+use crate::process::pid::{Pid, PidNs};
+use crate::process::tree::Node;
+use crate::process::{Process, WaitStatus};
+use crate::signal::SignalHandlers;
+use crate::task::exec::fresh_registers;
+use crate::task::{FsContext as TaskFs, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, run};
+use abi::siginfo::StackT;
+use abi::signal::Signal;
+use abi::{Errno, SysResult};
+use mm::Randomize;
+use platform::{Context, ThreadState};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vfs::{Caller, CapSets, Capabilities, Credentials, Follow, FsContext, Kgid, Walk};
+
+/// What a process is made from.
+pub(super) struct Plan<'a> {
+    pub(super) kernel: &'a Arc<Kernel>,
+    pub(super) spec: &'a ProcessSpec,
+    pub(super) fs: &'a FsContext,
+    pub(super) ns: &'a Arc<NsProxy>,
+    pub(super) pid_ns: &'a Arc<PidNs>,
+    pub(super) stdio: Vec<OwnedFd>,
+    pub(super) preserved: Vec<OwnedFd>,
+}
+
+/// A loaded process that has not run yet. In the process tree already.
+pub(super) struct Prepared {
+    pub(super) process: Arc<Process>,
+    shared: Arc<TaskShared>,
+    owned: TaskOwned,
+    context: Box<dyn Context>,
+}
+
+impl Prepared {
+    /// Lets it run.
+    pub(super) fn start(self) -> SysResult<()> {
+        run::start(self.shared, self.owned, self.context)
+    }
+    /// Ends it without a first instruction.
+    pub(super) fn cancel(self, signal: Signal) {
+        self.shared.kernel.tree.lock().remove_task(self.shared.tid());
+        self.shared.kernel.tree.lock().remove_node(self.process.pid.root());
+        let status = WaitStatus::killed(signal);
+        let notices = {
+            let mut ending = self.process.ending.lock();
+            ending.status = Some(status);
+            std::mem::take(&mut ending.notices)
+        };
+        for notice in notices {
+            notice(status);
+        }
+    }
+}
+
+fn credentials(kernel: &Kernel, spec: &ProcessSpec) -> SysResult<Credentials> {
+    let user_ns = Arc::clone(&kernel.root.user);
+    let uid = user_ns.kuid(spec.user.uid)?;
+    let gid = user_ns.kgid(spec.user.gid)?;
+    let mut groups =
+        spec.user.groups.iter().map(|gid| user_ns.kgid(*gid)).collect::<SysResult<Vec<Kgid>>>()?;
+    groups.sort_unstable();
+    let caps = spec.capabilities;
+    Ok(Credentials {
+        uid,
+        euid: uid,
+        suid: uid,
+        fsuid: uid,
+        gid,
+        egid: gid,
+        sgid: gid,
+        fsgid: gid,
+        groups: Arc::from(groups),
+        caps: CapSets {
+            effective: Capabilities::from_bits_truncate(caps.effective),
+            permitted: Capabilities::from_bits_truncate(caps.permitted),
+            inheritable: Capabilities::from_bits_truncate(caps.inheritable),
+            bounding: Capabilities::from_bits_truncate(caps.bounding),
+            ambient: Capabilities::from_bits_truncate(caps.ambient),
+        },
+        securebits: 0,
+        user_ns,
+    })
+}
+
+fn limits(spec: &ProcessSpec) -> SysResult<Limits> {
+    let mut limits = Limits::default();
+    for limit in &spec.rlimits {
+        limits.set(Resource::new(limit.resource)?, Limit { soft: limit.soft, hard: limit.hard });
+    }
+    Ok(limits)
+}
+
+/// Finds the program as execvp(3) does, with the PATH of the process' own environment.
+fn find(walk: &Walk<'_>, spec: &ProcessSpec) -> ControlResult<(Executable, Vec<u8>)> {
+    let name = spec.args.first().map(String::as_str).unwrap_or_default();
+    let missing = |name: &str| {
+        ControlError::new(
+            ErrorKind::ProgramNotFound,
+            format!("exec: {name:?}: executable file not found in $PATH or no such file or directory"),
+        )
+    };
+    let refused = |errno: Errno| {
+        ControlError::new(
+            ErrorKind::ProgramRefused,
+            format!("exec: {name:?}: {}", errno.text().to_lowercase()),
+        )
+    };
+    if name.is_empty() {
+        return Err(missing(name));
+    }
+    if name.contains('/') {
+        return match loader::open(walk, name.as_bytes(), Follow::Yes) {
+            Ok(file) => Ok((file, name.as_bytes().to_vec())),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(name)),
+            Err(errno) => Err(refused(errno)),
+        };
+    }
+    let path = spec.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    let mut error = None;
+    for dir in path.split(':') {
+        let full = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+        match loader::open(walk, full.as_bytes(), Follow::Yes) {
+            Ok(file) => return Ok((file, full.into_bytes())),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => error = Some(errno),
+        }
+    }
+    Err(error.map_or_else(|| missing(name), refused))
+}
+
+/// Builds a process: credentials, descriptors, the loaded program. Nothing of it runs.
+pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
+    let Plan { kernel, spec, .. } = *plan;
+    let invalid =
+        |what: &str, errno: Errno| ControlError::new(ErrorKind::Invalid, format!("{what}: {errno}"));
+    let cred = credentials(kernel, spec).map_err(|e| invalid("process.user", e))?;
+    let limits = limits(spec).map_err(|e| invalid("process.rlimits", e))?;
+    let caller = KernelCaller::new(cred.clone());
+    let umask = spec.user.umask.unwrap_or(0o022) & 0o777;
+    let by = caller.caller(umask);
+    let mut fs = plan.fs.clone();
+    fs.umask = umask;
+    fs.cwd = working_directory(plan, &fs, &by)?;
+    let walk = Walk::new(&fs, &by);
+    let (file, name) = find(&walk, spec)?;
+    let text = |list: &[String]| list.iter().map(|item| item.as_bytes().to_vec()).collect::<Vec<_>>();
+    let fixed =
+        |_: &Executable| Ok(NewCredentials { cred: Arc::new(exec_credentials(&cred)), secure: false });
+    let loaded = loader::load(Program {
+        kernel,
+        fs: &fs,
+        by: &by,
+        file,
+        name,
+        argv: text(&spec.args),
+        envp: text(&spec.env),
+        limits,
+        randomize: Randomize::Yes,
+        credentials: &fixed,
+    })
+    .map_err(|errno| {
+        let program = spec.args.first().map(String::as_str).unwrap_or_default();
+        let kind =
+            if errno == Errno::ENOENT { ErrorKind::ProgramNotFound } else { ErrorKind::ProgramRefused };
+        ControlError::new(kind, format!("exec: {program:?}: {}", errno.text().to_lowercase()))
+    })?;
+    let pid = Pid::allocate(plan.pid_ns, &[]).map_err(|e| failed("process id", e))?;
+    let process = Process::new(Arc::clone(&pid), limits);
+    process.marks.has_executed.store(true, Ordering::Relaxed);
+    if let Some(score) = spec.oom_score_adj {
+        let biased = i64::from(score).saturating_add(1000);
+        process.marks.oom_score_adj.store(u64::try_from(biased).unwrap_or(0), Ordering::Relaxed);
+    }
+    let files = Arc::new(FdTable::default());
+    stdio::install(plan, &files).map_err(|e| failed("standard input and output", e))?;
+    loaded.mm.set_single_threaded(true);
+    let exe: mm::ExeFile = Arc::new(loaded.file);
+    loaded.mm.set_exe(Some(exe));
+    let registers = fresh_registers(loaded.entry, loaded.stack);
+    let context = Arc::clone(loaded.mm.space())
+        .new_context(&ThreadState { registers, xstate: Vec::new() })
+        .map_err(|e| failed("guest thread", e))?;
+    let owned = TaskOwned {
+        mm: loaded.mm,
+        files,
+        fs: TaskFs::new(fs.clone()),
+        cred: loaded.credentials.cred,
+        ns: Arc::clone(plan.ns),
+        pid: Arc::clone(&pid),
+        comm: loaded.comm,
+        signal: OwnedSignal::new(Arc::new(SignalHandlers::default()), StackT::new(0, 0, StackT::DISABLE)),
+        registered: Registered::default(),
+        no_new_privs: spec.no_new_privs,
+        personal: Personal::default(),
+        seccomp: None,
+        epoll_events: Vec::new(),
+        watched: false,
+        keep_registers: false,
+        leaving: None,
+        restarting: false,
+        restart_deadline: None,
+        start_event: None,
+        vfork: None,
+        futex: None,
+    };
+    let shared = TaskShared::new(Arc::clone(kernel), Arc::clone(&process), owned.published(), 0);
+    {
+        let mut state = process.state.lock();
+        state.threads.push(Arc::clone(&shared));
+        state.live = 1;
+    }
+    let mut tree = kernel.tree.lock();
+    tree.insert_task(shared.tid(), Arc::clone(&shared));
+    tree.insert_node(Node {
+        process: Arc::clone(&process),
+        parent: None,
+        parent_thread: 0,
+        children: Vec::new(),
+        pgid: Arc::clone(&pid),
+        sid: pid,
+        zombie: None,
+        exit_signal: 0,
+    });
+    drop(tree);
+    Ok(Prepared { process, shared, owned, context })
+}
+
+/// The bundle's capability sets are those after execve; only the ambient rule of root is applied here.
+fn exec_credentials(cred: &Credentials) -> Credentials {
+    cred.clone()
+}
+
+fn working_directory(plan: &Plan<'_>, fs: &FsContext, by: &Caller<'_>) -> ControlResult<vfs::Location> {
+    let cwd = if plan.spec.cwd.is_empty() { "/" } else { &plan.spec.cwd };
+    let walk = Walk::new(fs, by);
+    let found = match walk.find(cwd.as_bytes(), Follow::Yes) {
+        Err(Errno::ENOENT) => {
+            make_directory(plan, fs, cwd).and_then(|()| walk.find(cwd.as_bytes(), Follow::Yes))
+        }
+        other => other,
+    };
+    let at = found
+        .map_err(|e| ControlError::new(ErrorKind::Invalid, format!("process.cwd: {cwd:?}: {}", e.text())))?;
+    vfs::ops::check_chdir(&at, by)
+        .map_err(|e| ControlError::new(ErrorKind::Invalid, format!("process.cwd: {cwd:?}: {}", e.text())))?;
+    Ok(at)
+}
+
+/// runc makes a missing working directory, as root.
+fn make_directory(plan: &Plan<'_>, fs: &FsContext, path: &str) -> SysResult<()> {
+    let root = KernelCaller::new(Credentials::root(Arc::clone(&plan.kernel.root.user)));
+    let by = root.caller(0o022);
+    let walk = Walk::new(fs, &by);
+    let mut so_far = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        so_far.push('/');
+        so_far.push_str(part);
+        match vfs::ops::mkdir(&walk, so_far.as_bytes(), 0o755) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn put(files: &FdTable, file: Arc<vfs::OpenFile>) -> SysResult<()> {
+    files.install(file, OnExec::Keep, 0, u64::MAX).map(drop)
+}
