@@ -141,7 +141,7 @@ fn round_trip_time() {
     let world = World::new(ExportFlags::SHARED);
     let by = world.caller.by();
     let c = world.walk("a/b/c").unwrap();
-    let file = c.lookup(b"file", &by).unwrap();
+    let _file = c.lookup(b"file", &by).unwrap();
     let root = world.root();
     for _ in 0..5 {
         let start = Instant::now();
