@@ -11,6 +11,7 @@ mod attr_ops;
 pub mod caller;
 pub mod cred;
 pub mod dentry;
+pub mod devpts;
 pub mod devtmpfs;
 pub mod event;
 pub mod file;

@@ -377,6 +377,13 @@ impl FileOps for PipeEnd {
     fn writes_whole(&self) -> bool {
         true
     }
+    fn reopen(&self, flags: OpenFlags, _by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>> {
+        let (reads, writes) = (flags.readable(), flags.writable());
+        if !reads && !writes {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Arc::new(PipeEnd::new(&self.pipe, self.inode.clone(), reads, writes)))
+    }
     fn ready(&self, interest: Events) -> Events {
         let state = self.pipe.state.lock();
         let mut events = Events::empty();

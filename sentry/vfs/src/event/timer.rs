@@ -131,6 +131,31 @@ impl Timers {
     }
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Later(Ranked<lock::order::Leaf, Vec<Job>>);
+
+impl TimerTarget for Later {
+    fn expire(&self, _now: Instant) -> Option<Instant> {
+        let jobs = std::mem::take(&mut *self.0.lock());
+        for job in jobs {
+            job();
+        }
+        None
+    }
+}
+
+/// Runs `job` on the timer thread, soon: for what must not be done under the caller's locks.
+pub fn later(job: impl FnOnce() + Send + 'static) {
+    static LATER: std::sync::LazyLock<(Arc<Later>, TimerId)> =
+        std::sync::LazyLock::new(|| (Arc::default(), timers().new_id()));
+    let (queue, id) = &*LATER;
+    queue.0.lock().push(Box::new(job));
+    let target: Arc<dyn TimerTarget> = queue.clone();
+    timers().arm(*id, Instant::now(), Arc::downgrade(&target));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
