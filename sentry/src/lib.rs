@@ -19,3 +19,4 @@ pub mod signal;
 pub mod strace;
 pub mod syscalls;
 pub mod task;
+pub mod time;

@@ -70,6 +70,11 @@ impl SigInfo {
     pub fn new(signal: Signal, code: i32) -> SigInfo {
         SigInfo { signo: i32::from(signal.number()), errno: 0, code, pad: 0, fields: [0; 14] }
     }
+    /// All zero: nothing happened (waitid(2) with WNOHANG).
+    #[must_use]
+    pub fn none() -> SigInfo {
+        SigInfo { signo: 0, errno: 0, code: 0, pad: 0, fields: [0; 14] }
+    }
     /// From the kernel (`SI_KERNEL`).
     #[must_use]
     pub fn kernel(signal: Signal) -> SigInfo {
@@ -129,6 +134,10 @@ impl SigInfo {
     #[must_use]
     pub fn pid(&self) -> u32 {
         u32::try_from(self.fields[0] & 0xffff_ffff).unwrap_or(0)
+    }
+    /// Sets `si_pid`: its number depends on who reads it.
+    pub fn set_pid(&mut self, pid: u32) {
+        self.fields[0] = pair(pid, self.uid());
     }
     /// `si_uid`.
     #[must_use]

@@ -68,6 +68,10 @@ pub struct Marks {
     pub has_executed: AtomicBool,
     /// PR_SET_CHILD_SUBREAPER.
     pub subreaper: AtomicBool,
+    /// MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
+    pub membarrier: AtomicBool,
+    /// PR_SET_THP_DISABLE.
+    pub no_huge_pages: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
     /// Value of `/proc/pid/oom_score_adj`, biased by 1000.
@@ -223,6 +227,19 @@ impl Process {
             times: Times::default(),
             started: Instant::now(),
         })
+    }
+    /// User and system time of all its threads so far, in nanoseconds.
+    #[must_use]
+    pub fn cpu_times(&self) -> (u64, u64) {
+        let (mut user, mut system) = self.times.total();
+        let threads = self.threads();
+        for task in &threads {
+            system = system.saturating_add(task.times.system_ns());
+        }
+        let mm = threads.first().and_then(|task| task.published.lock().mm.clone());
+        let stub = mm.and_then(|mm| mm.space().host_pid());
+        user = user.saturating_add(stub.and_then(platform::host::process_cpu_ns).unwrap_or(0));
+        (user, system)
     }
     /// Timers of a process that is gone fire no more.
     pub fn end_timers(&self) {}

@@ -1,5 +1,6 @@
 //! ptrace(2) between guests.
 
+pub mod access;
 pub mod stop;
 pub mod wait;
 

@@ -8,5 +8,10 @@ pub mod trace;
 
 pub mod event;
 pub mod fs;
+pub mod memory;
 pub mod process;
+pub mod security;
+pub mod signal;
+pub mod sync;
 pub mod system;
+pub mod time;

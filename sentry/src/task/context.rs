@@ -64,6 +64,11 @@ impl Cx<'_> {
     pub fn shared_ns(&self) -> Option<Arc<PidNs>> {
         self.owned.pid.ns().cloned()
     }
+    /// The deadline of a call that is made again after an interruption.
+    pub fn take_restart_deadline(&mut self) -> lock::Deadline {
+        let deadline = self.owned.restart_deadline.take();
+        if std::mem::take(&mut self.owned.restarting) { deadline } else { None }
+    }
     /// Copies one structure in.
     pub fn read<T: FromBytes>(&self, ptr: UserPtr<T>) -> SysResult<T> {
         self.owned.mm.read_obj(ptr)

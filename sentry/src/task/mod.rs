@@ -21,3 +21,22 @@ pub use owned::{OwnedSignal, Personal, Registered, StartEvent, TaskOwned};
 pub use run::current;
 pub use shared::{Published, RunMode, TaskShared, Work};
 pub use times::TaskTimes;
+
+/// Tells the platform which constants it may answer without the kernel.
+pub fn local_answers(cx: &mut Cx<'_>) {
+    let answers = (!cx.owned.watched && !cx.kernel().trace.is_on()).then(|| {
+        let cred = &cx.owned.cred;
+        let ns = &cred.user_ns;
+        platform::LocalAnswers {
+            tgid: cx.shared.process.pid.own(),
+            tid: cx.owned.pid.own(),
+            ids: [
+                ns.show_uid(cred.uid),
+                ns.show_uid(cred.euid),
+                ns.show_gid(cred.gid),
+                ns.show_gid(cred.egid),
+            ],
+        }
+    });
+    cx.context.local_answers(answers);
+}

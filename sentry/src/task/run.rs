@@ -61,7 +61,7 @@ fn run(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Box<dyn Cont
         if !shared.work().is_empty() && attend(&mut cx, None) == Attended::Exit {
             break;
         }
-        shared.set_mode(RunMode::Guest);
+        shared.enter_guest();
         if !shared.work().is_empty() {
             shared.set_mode(RunMode::Kernel);
             continue;

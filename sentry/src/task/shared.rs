@@ -1,7 +1,9 @@
 //! What other threads may touch of a task.
 
 use super::memory::MemoryManager;
+use super::run::current;
 use super::{FsContext, TaskTimes, owned};
+use crate::syscalls::system::sched::Sched;
 use crate::files::FdTable;
 use crate::kernel::Kernel;
 use crate::namespace::NsProxy;
@@ -39,6 +41,7 @@ bitflags::bitflags! {
 
 const EXITING: u32 = 1;
 const TRACED: u32 = 2;
+const NO_NEW_PRIVS: u32 = 4;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,10 +124,15 @@ pub struct TaskShared {
     /// Signals for this thread alone.
     pub pending: Ranked<SignalPending, Pending>,
     /// Blocked signals: written by the thread, read by senders.
+    /// Scheduling settings.
+    pub sched: Ranked<Leaf, Sched>,
     /// CPU time.
     pub times: TaskTimes,
     /// PR_SET_PDEATHSIG; 0 for none.
     pub death_signal: AtomicU32,
+    personality: AtomicU32,
+    entries: AtomicU64,
+    robust: AtomicU64,
     mask: AtomicU64,
     /// Signals that sigtimedwait waits for, although blocked.
     awaits: AtomicU64,
@@ -154,8 +162,12 @@ impl TaskShared {
             process,
             published: Ranked::new(published),
             pending: Ranked::new(Pending::default()),
+            sched: Ranked::new(current().map_or_else(Sched::default, |parent| parent.sched.lock().inherit())),
             times: TaskTimes::default(),
+            personality: AtomicU32::new(0),
             death_signal: AtomicU32::new(0),
+            entries: AtomicU64::new(0),
+            robust: AtomicU64::new(0),
             mask: AtomicU64::new(mask),
             awaits: AtomicU64::new(0),
             forced: AtomicU64::new(0),
@@ -246,6 +258,57 @@ impl TaskShared {
     /// Takes work off.
     pub fn clear_work(&self, work: Work) {
         self.work.fetch_and(!work.bits(), Ordering::SeqCst);
+    }
+    /// personality(2), for /proc.
+    pub fn set_personality(&self, persona: u32) {
+        self.personality.store(persona, Ordering::Relaxed);
+    }
+    /// See [`TaskShared::set_personality`].
+    #[must_use]
+    pub fn personality(&self) -> u32 {
+        self.personality.load(Ordering::Relaxed)
+    }
+    /// no_new_privs, for /proc.
+    pub fn set_no_new_privs(&self) {
+        self.flags.fetch_or(NO_NEW_PRIVS, Ordering::Relaxed);
+    }
+    /// See [`TaskShared::set_no_new_privs`].
+    #[must_use]
+    pub fn no_new_privs(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & NO_NEW_PRIVS != 0
+    }
+    /// Gets it out of the guest once, without work to do.
+    pub fn interrupt_guest(&self) {
+        let interrupter = self.interrupter.lock().clone();
+        if let Some(interrupter) = interrupter {
+            interrupter.interrupt();
+        }
+    }
+    /// How often it has entered the guest.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::SeqCst)
+    }
+    /// About to enter the guest. Only the thread itself calls it.
+    pub fn enter_guest(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.set_mode(RunMode::Guest);
+    }
+    /// set_robust_list(2), for get_robust_list of others.
+    pub fn set_robust_list(&self, head: abi::UserAddr) {
+        self.robust.store(head.raw(), Ordering::Relaxed);
+    }
+    /// See [`TaskShared::set_robust_list`].
+    #[must_use]
+    pub fn robust_list(&self) -> abi::UserAddr {
+        abi::UserAddr::new(self.robust.load(Ordering::Relaxed))
+    }
+    /// User and system time in nanoseconds. The address space's user time is shared out evenly.
+    #[must_use]
+    pub fn cpu_times(&self) -> (u64, u64) {
+        let threads = u64::try_from(self.process.state.lock().live.max(1)).unwrap_or(1);
+        let (user, _) = self.process.cpu_times();
+        (user / threads, self.times.system_ns())
     }
     /// Says where the task is. Only the thread itself calls it.
     pub fn set_mode(&self, mode: RunMode) {

@@ -1,3 +1,6 @@
-//! The system as a whole: names, limits, information.
+//! The system as a whole: names, limits, scheduling, information.
 
+pub mod info;
+pub mod limits;
+pub mod sched;
 pub mod uname;

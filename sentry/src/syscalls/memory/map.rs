@@ -1,0 +1,82 @@
+//! mmap(2), munmap(2), mprotect(2), brk(2).
+
+use crate::call_flags;
+use crate::task::Cx;
+use abi::{CallResult, Errno, Fd, SysResult, UserAddr};
+use mm::{MapFile, MapFlags, MmapArgs, VmaName};
+use platform::Prot;
+use std::any::Any;
+use std::sync::Arc;
+
+call_flags! {
+    MapFlags, "MAP_";
+    Prot, "PROT_";
+}
+
+/// mmap(2).
+pub fn mmap(
+    cx: &mut Cx<'_>,
+    addr: UserAddr,
+    len: u64,
+    prot: Prot,
+    flags: MapFlags,
+    fd: Fd,
+    offset: u64,
+) -> CallResult<UserAddr> {
+    let file = if flags.contains(MapFlags::ANONYMOUS) { None } else { Some(map_file(cx, prot, flags, fd, offset)?) };
+    let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
+    Ok(cx.mm().mmap(MmapArgs { addr, len, prot, flags, file, name: VmaName::None })?)
+}
+
+/// READ_IMPLIES_EXEC of personality(2).
+fn reads_imply_exec(cx: &Cx<'_>, prot: Prot) -> Prot {
+    const READ_IMPLIES_EXEC: u32 = 0x040_0000;
+    let implied = cx.owned.personal.personality & READ_IMPLIES_EXEC != 0 && prot.contains(Prot::READ);
+    if implied { prot | Prot::EXEC } else { prot }
+}
+
+fn map_file(cx: &Cx<'_>, prot: Prot, flags: MapFlags, fd: Fd, offset: u64) -> SysResult<MapFile> {
+    let file = cx.files().get_io(fd)?;
+    let shared = flags.contains(MapFlags::SHARED);
+    let mode = file.flags();
+    if !mode.readable() {
+        return Err(Errno::EACCES);
+    }
+    let writable = mode.writable();
+    if shared && prot.contains(Prot::WRITE) && !writable {
+        return Err(Errno::EACCES);
+    }
+    let mut max_prot = Prot::READ | Prot::EXEC;
+    max_prot.set(Prot::WRITE, writable || !shared);
+    if let Some(at) = file.location()
+        && !at.mount.allows_exec()
+    {
+        if prot.contains(Prot::EXEC) {
+            return Err(Errno::EPERM);
+        }
+        max_prot.remove(Prot::EXEC);
+    }
+    let object = file.mappable()?;
+    Ok(MapFile { object, offset, max_prot, keep: Some(file as Arc<dyn Any + Send + Sync>) })
+}
+
+/// munmap(2).
+pub fn munmap(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
+    Ok(cx.mm().munmap(addr, len)?)
+}
+
+/// mprotect(2).
+pub fn mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: Prot) -> CallResult<()> {
+    // PROT_GROWSDOWN and PROT_GROWSUP extend to the ends of stacks that grow, which the manager does not do.
+    const GROWS: u32 = 0x0300_0000;
+    if prot.bits() & GROWS != 0 || prot.bits() & !0xf != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
+    Ok(cx.mm().mprotect(addr, len, prot)?)
+}
+
+/// brk(2).
+pub fn brk(cx: &mut Cx<'_>, addr: UserAddr) -> CallResult<UserAddr> {
+    Ok(cx.mm().brk(addr))
+}

@@ -1,0 +1,3 @@
+//! Memory: thin calls over the memory manager.
+
+pub mod map;

@@ -1,0 +1,5 @@
+//! Signals.
+
+pub mod action;
+pub mod send;
+pub mod suspend;

@@ -1,0 +1,4 @@
+//! Synchronisation.
+
+pub mod futex;
+pub mod membarrier;

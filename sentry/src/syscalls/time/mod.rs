@@ -1,0 +1,4 @@
+//! Time.
+
+pub mod clock;
+pub mod sleep;
