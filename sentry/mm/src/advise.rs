@@ -185,10 +185,7 @@ impl MemoryManager {
                 let frames = FrameRange { offset, len: seg.range.len() };
                 let (exclusive, bytes) = self.frames.exclusive_run(frames);
                 // The only owner empties the pages where they are: the stub's mapping goes on.
-                if vma.file.is_none()
-                    && exclusive
-                    && bytes == frames.len
-                    && self.frames.memory().punch(frames.offset, frames.len).is_ok()
+                if vma.file.is_none() && exclusive && bytes == frames.len && self.frames.empty(frames).is_ok()
                 {
                     continue;
                 }

@@ -230,7 +230,7 @@ impl MemoryManager {
             && block.len() >= platform::memory::HUGE_PAGE
             && let Some(frame) = seg.home_at(block.start()).frame()
         {
-            self.advise_block(vma, block, frame);
+            self.fill_block(vma, block, frame);
         }
         self.submit(change);
         Ok(Step::Done)

@@ -5,6 +5,10 @@
 //! behind their end to the small ones. Every page carries a reference count: copy-on-write sharing after
 //! fork, and short pins while bytes are copied.
 //!
+//! A small sandbox takes single pages from the host. From the first mebibyte on, chunks of small pages are
+//! backed by a huge page each: a fresh page then costs a twentieth, because the host zeroes and maps them
+//! together.
+//!
 //! A page handed out always reads as zero. A freed page is either *dirty* (kept for quick re-use, zeroed by
 //! storing when handed out) or given back to the host with a hole punch, in batches and outside the lock.
 //! Rank: `Frames`.
@@ -27,8 +31,10 @@ pub(crate) use windows::Windows;
 const DIRTY_PAGES_KEPT: u64 = 512;
 /// Freed runs of at least this many pages go back to the host at once.
 const PUNCH_AT_ONCE_PAGES: usize = 64;
-/// Dirty runs up to this many pages are zeroed by storing, longer ones by punching.
-const ZERO_BY_STORE_PAGES: u64 = 16;
+/// From this many allocated pages on, chunks of small pages are huge pages.
+const HUGE_FROM_PAGES: u64 = 256;
+/// Unused huge pages that are kept.
+const HUGE_SPARES: usize = 2;
 
 /// A range of the memory file: offset and length in bytes, page aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,6 +58,13 @@ pub struct Frames {
     pub(crate) windows: Windows,
 }
 
+/// The answer of [`State::take`].
+enum Taken {
+    At(u64),
+    /// A chunk that shall become a huge page first.
+    FreshHuge(usize),
+}
+
 #[derive(Default)]
 struct State {
     chunks: Vec<Chunk>,
@@ -59,7 +72,11 @@ struct State {
     free: BTreeMap<usize, usize>,
     /// Chunks of small pages that have free ones.
     partial: BTreeSet<usize>,
+    /// The same, of those that are huge pages.
+    partial_huge: BTreeSet<usize>,
     allocated_pages: u64,
+    /// Most pages allocated at once, since the last trim.
+    peak_pages: u64,
     dirty_pages: u64,
 }
 
@@ -131,12 +148,19 @@ impl Frames {
         let len = len.checked_next_multiple_of(PAGE_SIZE).filter(|len| *len > 0).ok_or(Errno::ENOMEM)?;
         let pages = len / PAGE_SIZE;
         let mut dirty = Runs::new();
-        let offset = {
+        let offset = loop {
             let mut state = self.state.lock();
             self.admit(&state, pages)?;
-            let offset = state.take(pages, self.memory.limit(), &mut dirty).ok_or(Errno::ENOMEM)?;
-            state.allocated_pages += pages;
-            offset
+            match state.take(pages, self.memory.limit(), &mut dirty).ok_or(Errno::ENOMEM)? {
+                Taken::At(offset) => {
+                    state.allocated_pages += pages;
+                    break offset;
+                }
+                Taken::FreshHuge(chunk) => {
+                    drop(state);
+                    self.make_huge(chunk);
+                }
+            }
         };
         let range = FrameRange { offset, len };
         self.make_zero(range, &dirty)?;
@@ -166,14 +190,34 @@ impl Frames {
             _ => Err(Errno::ENOMEM),
         }
     }
+    /// Has the host back a free chunk with a huge page, all at once, and opens it for small pages.
+    fn make_huge(&self, chunk: usize) {
+        let range = page_range(chunk, 0, CHUNK_PAGES);
+        self.advise(range, HugePages::Wanted);
+        // Without a huge page (or any) the chunk serves as well, page by page.
+        let _ = self.memory.zero(range.offset, 1);
+        let mut small = PageChunk::empty();
+        small.huge = true;
+        self.state.lock().put_small(chunk, small);
+    }
+    /// Whether huge pages are wanted where the range has whole ones.
+    pub(crate) fn advise(&self, range: FrameRange, huge: HugePages) {
+        self.memory.advise_huge(range.offset, range.len, huge);
+    }
+    /// Empties pages with one owner where they are. Parts of huge pages stay resident.
+    pub(crate) fn empty(&self, range: FrameRange) -> SysResult<()> {
+        let chunk = range.offset - range.offset % HUGE_PAGE;
+        let inside = range.offset + range.len <= chunk + HUGE_PAGE && range.len < HUGE_PAGE / 2;
+        if inside && self.memory.wants_huge(chunk, HUGE_PAGE) {
+            self.memory.zero(range.offset, range.len)
+        } else {
+            self.memory.punch(range.offset, range.len)
+        }
+    }
     fn make_zero(&self, range: FrameRange, dirty: &Runs) -> SysResult<()> {
         for run in dirty {
-            let stored = if run.len <= ZERO_BY_STORE_PAGES * PAGE_SIZE {
-                self.memory.zero(run.offset, run.len)
-            } else {
-                self.memory.punch(run.offset, run.len)
-            };
-            if stored.is_err() {
+            // Cheaper than a fresh page from the host, by far.
+            if self.memory.zero(run.offset, run.len).is_err() {
                 // The host has no page to store zeroes to, or the file is gone: give up the range, as dirty.
                 self.release(range);
                 return Err(Errno::ENOMEM);
@@ -229,7 +273,12 @@ impl Frames {
     pub fn trim(&self) {
         self.windows.clear();
         let mut punch = Runs::new();
-        self.state.lock().collect_dirty(0, &mut punch);
+        {
+            let mut state = self.state.lock();
+            state.collect_dirty(0, &mut punch);
+            state.collect_huge(&mut punch);
+            state.peak_pages = state.allocated_pages;
+        }
         self.punch(punch);
     }
     fn punch(&self, mut runs: Runs) {
@@ -278,7 +327,7 @@ fn page_range(chunk: usize, first: usize, pages: usize) -> FrameRange {
 }
 
 impl State {
-    fn take(&mut self, pages: u64, limit: u64, dirty: &mut Runs) -> Option<u64> {
+    fn take(&mut self, pages: u64, limit: u64, dirty: &mut Runs) -> Option<Taken> {
         let pages = index(pages);
         if pages < CHUNK_PAGES {
             return self.take_small(pages, limit, dirty);
@@ -294,40 +343,64 @@ impl State {
             small.take(0, tail);
             self.put_small(first + whole, small);
         }
-        Some(first as u64 * HUGE_PAGE)
+        Some(Taken::At(first as u64 * HUGE_PAGE))
     }
 
     fn put_small(&mut self, at: usize, small: Box<PageChunk>) {
-        if small.has_free() {
-            self.partial.insert(at);
-        } else {
-            self.partial.remove(&at);
-        }
+        let (free, huge) = (small.has_free(), small.huge);
         if let Some(chunk) = self.chunks.get_mut(at) {
             *chunk = Chunk::Pages(small);
         }
+        self.list(at, huge, free);
     }
 
-    fn take_small(&mut self, pages: usize, limit: u64, dirty: &mut Runs) -> Option<u64> {
-        let mut found = None;
-        for at in &self.partial {
-            if let Some(Chunk::Pages(small)) = self.chunks.get_mut(*at)
-                && let Some(first) = small.find(pages)
-            {
-                found = Some((*at, first));
-                break;
-            }
+    /// Keeps the lists of chunks with free pages.
+    fn list(&mut self, at: usize, huge: bool, free: bool) {
+        let list = if huge { &mut self.partial_huge } else { &mut self.partial };
+        if free {
+            list.insert(at);
+        } else {
+            list.remove(&at);
         }
+    }
+
+    fn take_small(&mut self, pages: usize, limit: u64, dirty: &mut Runs) -> Option<Taken> {
+        self.peak_pages = self.peak_pages.max(self.allocated_pages.saturating_add(pages as u64));
+        let busy = self.peak_pages > HUGE_FROM_PAGES;
+        let found = if busy {
+            // Single pages only when they are there already.
+            let single = self.dirty_pages > 0;
+            self.find_small(true, pages).or_else(|| single.then(|| self.find_small(false, pages)).flatten())
+        } else {
+            self.find_small(false, pages).or_else(|| self.find_small(true, pages))
+        };
         let (at, first) = match found {
             Some(place) => place,
-            None => {
-                let at = self.take_chunks(1, limit)?;
-                self.put_small(at, PageChunk::empty());
-                (at, 0)
-            }
+            None => match self.take_chunks(1, limit) {
+                Some(at) if busy => {
+                    if let Some(chunk) = self.chunks.get_mut(at) {
+                        *chunk = Chunk::Limbo;
+                    }
+                    return Some(Taken::FreshHuge(at));
+                }
+                Some(at) => {
+                    self.put_small(at, PageChunk::empty());
+                    (at, 0)
+                }
+                None => self.find_small(false, pages)?,
+            },
         };
         self.take_pages(at, first, pages, dirty);
-        Some(page_range(at, first, pages).offset)
+        Some(Taken::At(page_range(at, first, pages).offset))
+    }
+
+    /// Room in the chunks that are huge pages, or in the others: chunk and first page.
+    fn find_small(&mut self, huge: bool, pages: usize) -> Option<(usize, usize)> {
+        let list = if huge { &self.partial_huge } else { &self.partial };
+        list.iter().find_map(|at| match self.chunks.get_mut(*at) {
+            Some(Chunk::Pages(small)) => small.find(pages).map(|first| (*at, first)),
+            _ => None,
+        })
     }
 
     fn take_pages(&mut self, at: usize, first: usize, pages: usize, dirty: &mut Runs) {
@@ -336,10 +409,11 @@ impl State {
             dirty.push(page_range(at, start, len));
         }
         let cleaned = small.take(first, pages);
-        self.dirty_pages = self.dirty_pages.saturating_sub(cleaned as u64);
-        if !small.has_free() {
-            self.partial.remove(&at);
+        if !small.huge {
+            self.dirty_pages = self.dirty_pages.saturating_sub(cleaned as u64);
         }
+        let (free, huge) = (small.has_free(), small.huge);
+        self.list(at, huge, free);
     }
 
     fn take_at(&mut self, range: FrameRange, dirty: &mut Runs) -> bool {
@@ -445,22 +519,54 @@ impl State {
                 return;
             }
             let Some(small) = chunk.pages_mut() else { return };
-            let mut freed = 0u64;
+            let (mut freed, huge) = (0u64, small.huge);
             small.sub(first, pages, |start, len| {
                 freed += len as u64;
-                if len >= PUNCH_AT_ONCE_PAGES {
+                if len >= PUNCH_AT_ONCE_PAGES && !huge {
                     punch.push(page_range(at, start, len));
                     true
                 } else {
-                    self.dirty_pages += len as u64;
+                    self.dirty_pages += if huge { 0 } else { len as u64 };
                     false
                 }
             });
             self.allocated_pages = self.allocated_pages.saturating_sub(freed);
-            if small.has_free() {
-                self.partial.insert(at);
+            let (free, empty) = (small.has_free(), small.is_empty());
+            self.list(at, huge, free);
+            if huge && empty && freed > 0 {
+                self.spare(at, HUGE_SPARES, punch);
             }
         });
+    }
+
+    /// A huge page became unused: it is kept, or the host gets it back when enough others are.
+    fn spare(&mut self, at: usize, keep: usize, punch: &mut Runs) {
+        let unused = |at: &&usize| matches!(self.chunks.get(**at), Some(Chunk::Pages(s)) if s.is_empty());
+        if self.partial_huge.iter().filter(unused).count() <= keep {
+            return;
+        }
+        self.partial_huge.remove(&at);
+        if let Some(chunk) = self.chunks.get_mut(at) {
+            *chunk = Chunk::Limbo;
+        }
+        punch.push(page_range(at, 0, CHUNK_PAGES));
+    }
+
+    /// Gives back unused huge pages, and the free parts of the others.
+    fn collect_huge(&mut self, punch: &mut Runs) {
+        for at in self.partial_huge.iter().copied().collect::<SmallVec<[usize; 32]>>() {
+            let Some(Chunk::Pages(small)) = self.chunks.get_mut(at) else { continue };
+            if small.is_empty() {
+                self.spare(at, 0, punch);
+                continue;
+            }
+            for (first, len) in small.dirty_runs(0, CHUNK_PAGES) {
+                small.hold(first, len);
+                punch.push(page_range(at, first, len));
+            }
+            let free = small.has_free();
+            self.list(at, true, free);
+        }
     }
 
     /// Moves dirty free pages to `punch` (in limbo meanwhile) until at most `keep` are left.
@@ -495,14 +601,17 @@ impl State {
             }
             let Chunk::Pages(small) = chunk else { return };
             small.unhold(first, pages);
+            let huge = small.huge;
             if !clean {
                 small.mark_dirty(first, pages);
-                self.dirty_pages += pages as u64;
+                self.dirty_pages += if huge { 0 } else { pages as u64 };
             }
-            self.partial.insert(at);
-            if small.is_empty() && !small.any_dirty() {
+            let unused = small.is_empty() && !small.any_dirty() && !huge;
+            if unused {
                 *chunk = Chunk::Free;
-                self.partial.remove(&at);
+            }
+            self.list(at, huge, !unused);
+            if unused {
                 self.give_chunks(at, 1);
             }
         });

@@ -61,11 +61,14 @@ const SHARED_VALIDATE: u32 = 3;
 const HUGE_SIZE_BITS: u32 = 0x3f << 26;
 
 /// Anonymous mappings up to this size get their frames when they are made, larger ones when touched.
-const DIRECT: u64 = 1 << 20;
-/// How much of a large mapping a touch maps.
-const BLOCK: u64 = HUGE_PAGE;
-/// How much when it is filled front to back.
-const BLOCKS_FILLING: u64 = 4;
+const DIRECT: u64 = 256 << 10;
+/// How much of a larger mapping a touch maps.
+const BLOCK: u64 = 256 << 10;
+/// How much of one that is so large that it must be expected to stay sparse: single pages of the host then.
+const SPARSE_BLOCK: u64 = HUGE_PAGE;
+const SPARSE_FROM: u64 = 1 << 30;
+/// How much when it is filled front to back: huge pages.
+const FILLING_BLOCK: u64 = 2 * HUGE_PAGE;
 /// Writable private file mappings up to this size are copied when they are made.
 const EAGER_COPY: u64 = 64 << 10;
 /// Linux's vm.max_map_count.
@@ -493,19 +496,43 @@ impl MemoryManager {
         if hole.len() <= DIRECT {
             return hole;
         }
-        let start = (addr - addr % BLOCK).max(hole.start());
-        let filling = start > vma.range.start() && start == hole.start();
-        let blocks = if filling { BLOCKS_FILLING } else { 1 };
-        let end = (addr - addr % BLOCK).saturating_add(BLOCK * blocks).min(hole.end());
-        AddrRange::new(start, end).unwrap_or(hole)
+        let piece = |size: u64, len: u64| {
+            let start = addr - addr % size;
+            AddrRange::new(start.max(hole.start()), start.saturating_add(len).min(hole.end())).unwrap_or(hole)
+        };
+        let page = addr - addr % PAGE_SIZE;
+        let filling = page == hole.start() && page > vma.range.start();
+        let sparse = vma.range.len() > SPARSE_FROM || vma.flags.contains(VmaFlags::NORESERVE);
+        let wanted = vma.flags.contains(VmaFlags::HUGEPAGE);
+        if vma.flags.contains(VmaFlags::NOHUGEPAGE) {
+            return piece(BLOCK, BLOCK);
+        }
+        match (filling || wanted, sparse) {
+            // Up to the next huge page first, then whole ones.
+            (true, _) if page.is_multiple_of(HUGE_PAGE) => piece(HUGE_PAGE, FILLING_BLOCK),
+            (true, false) => {
+                AddrRange::new(page, page.next_multiple_of(HUGE_PAGE).min(hole.end())).unwrap_or(hole)
+            }
+            (_, true) => piece(SPARSE_BLOCK, SPARSE_BLOCK),
+            (false, false) => piece(BLOCK, BLOCK),
+        }
     }
 
-    /// Huge pages for a block that is part of a big mapping being filled.
-    pub(crate) fn advise_block(&self, vma: &Vma, range: AddrRange, frames: u64) {
-        let wanted = vma.flags.contains(VmaFlags::HUGEPAGE)
-            || (range.len() > BLOCK && !vma.flags.contains(VmaFlags::NOHUGEPAGE));
-        if wanted && range.start() % HUGE_PAGE == frames % HUGE_PAGE {
-            self.frames.memory().advise_huge(frames, range.len(), HugePages::Wanted);
+    /// Has the host back a block with huge pages at once, where that fits and is worthwhile: it is part of a
+    /// mapping that is being filled.
+    pub(crate) fn fill_block(&self, vma: &Vma, range: AddrRange, frames: u64) {
+        let wanted = range.len() >= FILLING_BLOCK || vma.flags.contains(VmaFlags::HUGEPAGE);
+        if !wanted || range.len() < HUGE_PAGE || range.start() % HUGE_PAGE != frames % HUGE_PAGE {
+            return;
+        }
+        let frames = FrameRange { offset: frames, len: range.len() - range.len() % HUGE_PAGE };
+        self.frames.advise(frames, HugePages::Wanted);
+        let mut at = frames.offset;
+        while at < frames.offset + frames.len {
+            // The touch brings in all of it; the guest's own touches then only map. Without a huge page
+            // the host does its best.
+            let _ = self.frames.memory().zero(at, 1);
+            at += HUGE_PAGE;
         }
     }
 

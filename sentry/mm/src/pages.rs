@@ -386,6 +386,9 @@ impl FilePages {
         if data.reserve.is_none() && first >= READ_AHEAD_FROM && first >= floor(data.size) {
             let piece = first.next_power_of_two().min(LARGEST_PIECE).max(bytes);
             data.reserve = self.frames.alloc(piece).ok();
+            if let Some(reserve) = data.reserve.filter(|reserve| reserve.len >= LARGEST_PIECE) {
+                self.frames.advise(reserve, platform::memory::HugePages::Wanted);
+            }
         }
         if first >= floor(data.size)
             && let Some(reserve) = data.reserve.take()

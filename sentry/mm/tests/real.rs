@@ -263,3 +263,94 @@ fn costs() {
     });
     drop(child);
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn pages() {
+    use platform::{AsOp, Backing, OpBatch};
+    let platform: Arc<dyn Platform> = Arc::new(Systrap::new(memory()).unwrap());
+    let frames = Frames::new(Arc::clone(platform.memory()));
+    let mut guest = program(&platform, &frames);
+    let at = anon(&guest, 256);
+    let len = 256 * 4096;
+    let range = abi::AddrRange::new(at, at + len).unwrap();
+    let m = Arc::clone(frames.memory());
+    let off = 64 << 20;
+    let mm = Arc::clone(&guest.mm);
+    let map = |populate| {
+        mm.space()
+            .apply(OpBatch::one(AsOp::Map {
+                range,
+                prot: RW,
+                backing: Backing::Memory { offset: off },
+                shared: true,
+                populate,
+            }))
+            .unwrap();
+    };
+    let t = |f: &mut dyn FnMut()| {
+        let s = Instant::now();
+        f();
+        s.elapsed().as_nanos() / 256
+    };
+    let mut rows: Vec<[u128; 8]> = Vec::new();
+    for _ in 0..20 {
+        m.punch(off, len).unwrap();
+        let a0 = t(&mut || map(false));
+        let s = Instant::now();
+        guest.run(128, at, 1, 256).unwrap();
+        let a = s.elapsed().as_nanos() / 256;
+        let map = |populate| {
+            mm.space()
+                .apply(OpBatch::one(AsOp::Map {
+                    range,
+                    prot: RW,
+                    backing: Backing::Memory { offset: off },
+                    shared: true,
+                    populate,
+                }))
+                .unwrap();
+        };
+        map(false);
+        let s = Instant::now();
+        guest.run(128, at, 1, 256).unwrap();
+        let b = s.elapsed().as_nanos() / 256;
+        let map = |populate| {
+            mm.space()
+                .apply(OpBatch::one(AsOp::Map {
+                    range,
+                    prot: RW,
+                    backing: Backing::Memory { offset: off },
+                    shared: true,
+                    populate,
+                }))
+                .unwrap();
+        };
+        let c = t(&mut || map(true));
+        let s = Instant::now();
+        guest.run(128, at, 1, 256).unwrap();
+        let d = s.elapsed().as_nanos() / 256;
+        let e = t(&mut || m.zero(off, len).unwrap());
+        let f = t(&mut || m.zero(off, len).unwrap());
+        let g = t(&mut || m.punch(off, len).unwrap());
+        let map = |populate| {
+            mm.space()
+                .apply(OpBatch::one(AsOp::Map {
+                    range,
+                    prot: RW,
+                    backing: Backing::Memory { offset: off },
+                    shared: true,
+                    populate,
+                }))
+                .unwrap();
+        };
+        let h = t(&mut || map(true));
+        rows.push([a0, a, b, c, d, e, f, g]);
+        eprint!("pop-fresh {h} ");
+    }
+    let best: Vec<u128> = (0..8).map(|i| rows.iter().map(|r| r[i]).min().unwrap()).collect();
+    eprintln!(
+        "\nper page: map {} fresh-touch {} minor-touch {} populate-resident {} after {} zero-first {} zero {} punch {} ns",
+        best[0], best[1], best[2], best[3], best[4], best[5], best[6], best[7]
+    );
+}

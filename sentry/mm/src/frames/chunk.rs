@@ -85,6 +85,8 @@ pub(super) struct PageChunk {
     dirty: Bits,
     /// No free run is longer than this.
     longest: usize,
+    /// Backed by one huge page, resident as a whole: freed pages are kept, not given back one by one.
+    pub(super) huge: bool,
 }
 
 impl PageChunk {
@@ -94,6 +96,7 @@ impl PageChunk {
             used: Bits::default(),
             dirty: Bits::default(),
             longest: CHUNK_PAGES,
+            huge: false,
         })
     }
     pub(super) fn has_free(&self) -> bool {
