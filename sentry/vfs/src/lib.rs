@@ -25,6 +25,7 @@ pub mod notify;
 mod open;
 mod open_file;
 pub mod ops;
+pub mod overlay;
 pub mod path;
 pub mod perm;
 pub mod propagation;
