@@ -33,6 +33,8 @@ pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod synthetic;
+#[cfg(test)]
+mod tests;
 pub mod tmpfs;
 #[expect(clippy::module_inception, reason = "the struct that gives the crate its name")]
 pub mod vfs;

@@ -1,0 +1,5 @@
+//! Tests of walks, mounts and locks over a tmpfs tree.
+
+mod locks;
+mod mounts;
+mod walks;
