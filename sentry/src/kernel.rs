@@ -15,6 +15,7 @@ use mm::Frames;
 use platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vfs::devpts::Terminals;
 use vfs::tmpfs::{TmpFs, TmpfsOptions};
 use vfs::{Mount, MountFlags, UserNamespace, Vfs};
 
@@ -47,6 +48,8 @@ pub struct KernelFiles {
     pub vfs: Arc<Vfs>,
     /// The mount that memfds and shared memory live on; nobody sees it.
     pub shm: Arc<Mount>,
+    /// Terminals and whose they are.
+    pub terminals: Arc<Terminals>,
 }
 
 /// The namespaces that the sandbox starts with.
@@ -91,7 +94,7 @@ impl Kernel {
         let realtime = now.to_duration().unwrap_or_default();
         let options = TmpfsOptions::default();
         let shm = Mount::of_fs(TmpFs::new(&frames, &options), MountFlags::empty(), b"shm");
-        let files = KernelFiles { vfs: Vfs::new(), shm };
+        let files = KernelFiles { vfs: Vfs::new(), shm, terminals: Terminals::new() };
         Ok(Arc::new(Kernel {
             platform,
             frames,

@@ -271,6 +271,12 @@ impl SandboxControl for Sandbox {
     }
 
     fn resized(&self, id: &str, pid: Option<u32>) -> ControlResult<()> {
+        let leader = self.with(id, |container| Ok(pid.unwrap_or(container.init.pid.root())))?;
+        if let Some(tty) = self.kernel.files.terminals.controlling(leader) {
+            // The new size and SIGWINCH to the foreground group.
+            tty.host_resized();
+            return Ok(());
+        }
         self.signal(id, SignalTarget::Foreground(pid), Signal::SIGWINCH.number())
     }
 

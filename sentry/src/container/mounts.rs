@@ -26,11 +26,14 @@ use vfs::{
 
 /// Registers the file system types and devices of a sandbox.
 pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
-    let vfs = &kernel.files.vfs;
-    vfs.register_type(TmpfsType::new(&kernel.frames, "tmpfs"));
-    vfs.register_type(TmpfsType::new(&kernel.frames, "ramfs"));
-    vfs.register_type(DevtmpfsType::new(&kernel.frames)?);
-    devtmpfs::register_memory_devices(vfs);
+    let types = &kernel.files.vfs;
+    types.register_type(TmpfsType::new(&kernel.frames, "tmpfs"));
+    types.register_type(TmpfsType::new(&kernel.frames, "ramfs"));
+    types.register_type(DevtmpfsType::new(&kernel.frames)?);
+    devtmpfs::register_memory_devices(types);
+    vfs::devpts::register(types, &kernel.files.terminals);
+    crate::signal::terminal::connect(kernel);
+    vfs::event::host::prepare()?;
     Ok(())
 }
 

@@ -185,7 +185,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         process.marks.oom_score_adj.store(u64::try_from(biased).unwrap_or(0), Ordering::Relaxed);
     }
     let files = Arc::new(FdTable::default());
-    stdio::install(plan, &files).map_err(|e| failed("standard input and output", e))?;
+    stdio::install(plan, &fs, &by, pid.root(), &files).map_err(|e| failed("standard input and output", e))?;
     loaded.mm.set_single_threaded(true);
     let exe: mm::ExeFile = Arc::new(loaded.file);
     loaded.mm.set_exe(Some(exe));

@@ -65,4 +65,10 @@ pub fn setpgid(
 }
 
 /// A process ends: if it leads a session, its terminal is hung up.
-pub fn leader_gone(_kernel: &Arc<Kernel>, _process: &Arc<Process>) {}
+pub fn leader_gone(kernel: &Arc<Kernel>, process: &Arc<Process>) {
+    let own = process.pid.root();
+    let leads = kernel.tree.lock().node(own).is_some_and(|node| node.sid.root() == own);
+    if leads {
+        kernel.files.terminals.session_ended(own);
+    }
+}

@@ -9,6 +9,7 @@ pub mod handlers;
 pub mod pending;
 pub mod send;
 mod source;
+pub mod terminal;
 
 pub use handlers::{Disposition, SignalHandlers};
 pub use pending::Pending;

@@ -10,8 +10,10 @@ use crate::namespace::NsProxy;
 use crate::process::Process;
 use crate::process::limits::Resource;
 use crate::process::pid::Pid;
+use crate::signal::send::Force;
 use crate::signal::{Pending, SignalHandlers};
 use abi::poll::Events;
+use abi::siginfo::SigInfo;
 use abi::signal::{SigSet, Signal};
 use lock::order::{Leaf, SignalPending, TaskState};
 use lock::{BlockError, Deadline, Parker, Ranked, WakeTarget};
@@ -385,9 +387,32 @@ impl TaskView for TaskShared {
         let handlers = Arc::clone(&self.published.lock().handlers);
         self.mask().contains(signal) || handlers.get(signal).handler == abi::siginfo::SigAction::IGN
     }
-    fn raise(&self, _signal: Signal) {}
-    fn signal_pgrp(&self, _pgid: u32, _signal: Signal) {}
-    fn signal_process(&self, _tgid: u32, _signal: Signal) {}
+    fn raise(&self, signal: Signal) {
+        if let Some(me) = self.myself() {
+            // Only a full queue of real-time signals refuses, and this is none.
+            let _ = crate::signal::send::to_task(&me, SigInfo::kernel(signal), Force::Yes);
+        }
+    }
+    fn signal_pgrp(&self, pgid: u32, signal: Signal) {
+        crate::signal::terminal::to_group(&self.kernel, pgid, signal);
+    }
+    fn signal_process(&self, tgid: u32, signal: Signal) {
+        let process = self.kernel.tree.lock().node(tgid).map(|node| Arc::clone(&node.process));
+        if let Some(process) = process {
+            let _ = crate::signal::send::to_process(&process, SigInfo::kernel(signal), Force::Yes);
+        }
+    }
+    fn show_pid(&self, pid: u32) -> u32 {
+        let Some(ns) = self.process.pid.ns() else { return pid };
+        let tree = self.kernel.tree.lock();
+        let id = tree.node(pid).map(|node| Arc::clone(&node.process.pid));
+        // A group outlives its leader.
+        let id = id.or_else(|| tree.group(pid).next().map(|node| Arc::clone(&node.pgid)));
+        id.map_or(0, |id| id.seen_in(ns))
+    }
+    fn find_pid(&self, shown: u32) -> Option<u32> {
+        self.process.pid.ns()?.find(shown).map(|id| id.root())
+    }
     fn pgrp_in_session(&self, pgid: u32, sid: u32) -> bool {
         self.kernel.tree.lock().group(pgid).any(|node| node.sid.root() == sid)
     }

@@ -74,6 +74,7 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIONBIO => return toggle(OpenFlags::NONBLOCK),
         FIOASYNC => return toggle(OpenFlags::ASYNC),
         _ => {
+            file.ops().before_ioctl(request, &cx.caller())?;
             let memory: &dyn GuestMemory = &**cx.mm();
             return Ok(file.ops().ioctl(&file, request, arg.raw(), memory, &cx.caller())?);
         }

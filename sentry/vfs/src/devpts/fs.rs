@@ -184,14 +184,14 @@ impl DevPts {
         Ok(Arc::new(MasterFile::new(tty)))
     }
 
-    /// A terminal whose other side is a donated host terminal in raw mode. It shows as `/dev/pts/N` until
+    /// A terminal of user `uid` whose other side is a donated host terminal in raw mode. It shows as `/dev/pts/N` until
     /// [`DevPts::remove`].
-    pub fn add_host(&self, fd: OwnedFd) -> SysResult<Arc<Tty>> {
+    pub fn add_host(&self, fd: OwnedFd, uid: Kuid) -> SysResult<Arc<Tty>> {
         // The terminal is the sandbox's own; a slow reader outside must not hold a task up.
         if let Ok(flags) = rustix::fs::fcntl_getfl(&fd) {
             let _ = rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK);
         }
-        self.add(Some(Arc::new(fd)), Kuid(0), self.options.gid.unwrap_or(Kgid(0)))
+        self.add(Some(Arc::new(fd)), uid, Kgid(0))
     }
 
     /// The terminal with a number.

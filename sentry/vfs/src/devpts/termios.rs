@@ -224,7 +224,7 @@ impl Termios {
     }
     /// `struct termios`, or `termios2` with the speeds.
     #[must_use]
-    pub fn to_bytes(&self, speeds: bool) -> Vec<u8> {
+    pub fn to_bytes(self, speeds: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(Termios::SIZE2);
         for flag in [self.iflag, self.oflag, self.cflag, self.lflag] {
             out.extend_from_slice(&flag.to_ne_bytes());
@@ -261,7 +261,7 @@ impl Termios {
     }
     /// `struct termio`.
     #[must_use]
-    pub fn to_old_bytes(&self) -> Vec<u8> {
+    pub fn to_old_bytes(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Termios::SIZE_OLD);
         for flag in [self.iflag, self.oflag, self.cflag, self.lflag] {
             let [low, high, ..] = flag.to_ne_bytes();

@@ -133,7 +133,7 @@ fn host_terminal() {
     };
     let terminals = Terminals::new();
     let fs = DevPts::new(&terminals, DevPtsOptions::default());
-    let tty = fs.add_host(inside).unwrap();
+    let tty = fs.add_host(inside, crate::cred::Kuid(0)).unwrap();
     let ops = SlaveFile::open(&tty, OpenFlags::RDWR, &by.by()).unwrap();
     let slave = OpenFile::anonymous(ops, OpenFlags::RDWR);
     rustix::io::write(&outside, b"hi\r").unwrap();

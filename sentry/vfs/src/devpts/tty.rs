@@ -497,6 +497,18 @@ impl Tty {
         Ok(())
     }
 
+    /// Becomes the controlling terminal of a new session that the kernel makes: the first process of a
+    /// container, or of an exec, with a terminal.
+    pub fn give_to(&self, sid: u32) {
+        let Some(me) = self.strong() else { return };
+        {
+            let mut inner = self.inner.lock();
+            inner.session = Some(sid);
+            inner.foreground = Some(sid);
+        }
+        self.terminals.set_controlling(sid, Some(&me));
+    }
+
     /// The session gives the terminal up (its leader exited, or TIOCNOTTY by the leader).
     pub(super) fn release_session(&self, sid: u32) {
         let foreground = {

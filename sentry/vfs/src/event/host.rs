@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Bytes written to a pipe or terminal at once: what poll promises.
@@ -54,12 +54,14 @@ struct Armed {
 struct Watcher {
     epoll: OwnedFd,
     watched: Ranked<Leaf, HashMap<u64, Watched>>,
+    started: AtomicBool,
 }
 
 static WATCHER: OnceLock<Arc<Watcher>> = OnceLock::new();
 static TOKEN: AtomicU64 = AtomicU64::new(1);
 
-/// Makes the watcher and its thread ahead of time, while the walls still allow it.
+/// Makes what the watcher needs of the host, before the walls forbid it. Its thread comes with the first
+/// watch.
 pub fn prepare() -> SysResult<()> {
     watcher().map(drop)
 }
@@ -69,16 +71,25 @@ fn watcher() -> SysResult<Arc<Watcher>> {
         return Ok(Arc::clone(watcher));
     }
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
-    let fresh = Arc::new(Watcher { epoll, watched: Ranked::default() });
-    let watcher = WATCHER.get_or_init(|| Arc::clone(&fresh));
-    if Arc::ptr_eq(watcher, &fresh) {
-        std::thread::Builder::new()
+    let fresh = Watcher { epoll, watched: Ranked::default(), started: AtomicBool::new(false) };
+    Ok(Arc::clone(WATCHER.get_or_init(|| Arc::new(fresh))))
+}
+
+/// The watcher with its thread running.
+fn running() -> SysResult<Arc<Watcher>> {
+    let watcher = watcher()?;
+    if !watcher.started.swap(true, Ordering::AcqRel) {
+        let own = Arc::clone(&watcher);
+        let spawned = std::thread::Builder::new()
             .name("host-files".into())
             .stack_size(128 * 1024)
-            .spawn(move || fresh.run())
-            .map_err(Errno::from)?;
+            .spawn(move || own.run());
+        if let Err(error) = spawned {
+            watcher.started.store(false, Ordering::Release);
+            return Err(Errno::from(error));
+        }
     }
-    Ok(Arc::clone(watcher))
+    Ok(watcher)
 }
 
 impl Watcher {
@@ -163,7 +174,7 @@ impl HostWatch {
 
     /// Asks to be told once of `events` (and of errors).
     pub fn want(&self, events: Events) {
-        let Ok(watcher) = watcher() else { return };
+        let Ok(watcher) = running() else { return };
         if !self.armed.lock().added {
             let entry = Watched {
                 fd: Arc::downgrade(&self.fd),
