@@ -22,6 +22,6 @@ pub(super) fn kill(global: &Global, args: &Kill) -> Outcome<u8> {
     }
     let target = if args.all { SignalTarget::All } else { SignalTarget::Init };
     let container = args.id.clone();
-    connect(&store.socket(&record.sandbox))?.order(Ask::Signal { container, target, signal: number })?;
+    connect(&store.socket(&record.sandbox))?.last_order(Ask::Signal { container, target, signal: number })?;
     Ok(0)
 }

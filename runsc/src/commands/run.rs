@@ -92,7 +92,7 @@ fn go(
     let awaited = Awaited::post(&mut launched.client, id, None)?;
     begun.held.mark(&mut record, Status::Running)?;
     begun.held.unlock();
-    launched.client.order(Ask::Start { container: id.clone() })?;
+    launched.client.last_order(Ask::Start { container: id.clone() })?;
     if let Some(list) = &begun.plan.hooks {
         hooks::run("poststart", list.poststart().as_ref(), &record, Status::Running)?;
     }

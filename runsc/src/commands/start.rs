@@ -25,7 +25,7 @@ pub(super) fn start(global: &Global, id: &str) -> Outcome<u8> {
 /// Starts a container whose lock is held.
 pub(super) fn start_held(global: &Global, held: &Held, record: &mut Record) -> Outcome<()> {
     let mut client = connect(&Store::open(global)?.socket(&record.sandbox))?;
-    client.order(Ask::Start { container: record.id.clone() })?;
+    client.last_order(Ask::Start { container: record.id.clone() })?;
     held.mark(record, Status::Running)?;
     if let Some(list) = &record.hooks
         && let Err(failure) = hooks::run("poststart", list.poststart().as_ref(), record, Status::Running)

@@ -54,8 +54,12 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Outcome<T>
         _ => String::new(),
     };
     let kind = if error.is_syntax() || error.is_eof() { "malformed JSON: " } else { "" };
+    let mut words = error.to_string();
+    if error.is_eof() {
+        words = format!("the file ends too early, at line {} column {}", error.line(), error.column());
+    }
     let field = if field.is_empty() || field == "." { field } else { format!("{field}: ") };
-    Err(Failure::new(format!("{}: {kind}{}{error}", path.display(), field.trim_start_matches('.'))))
+    Err(Failure::new(format!("{}: {kind}{}{words}", path.display(), field.trim_start_matches('.'))))
 }
 
 fn check_version(version: &str) -> Outcome<()> {

@@ -83,6 +83,17 @@ impl Client {
         }
     }
 
+    /// An order that may end the sandbox before it can answer.
+    pub fn last_order(&mut self, body: Ask) -> ControlResult<()> {
+        let number = self.post(body, &[])?;
+        match self.answer(number) {
+            Err(error) if error.kind == ErrorKind::Gone => Ok(()),
+            Err(error) => Err(error),
+            Ok(Answer::Done) => Ok(()),
+            Ok(other) => Err(unexpected(&other)),
+        }
+    }
+
     /// Waits until the posted `Wait` of that number is answered.
     pub fn ended(&mut self, number: u64) -> ControlResult<ExitStatus> {
         match self.answer(number)? {
@@ -106,9 +117,9 @@ fn open(answer: Answer) -> ControlResult<Answer> {
 }
 
 fn lost(error: std::io::Error) -> ControlError {
-    ControlError::new(ErrorKind::NotRunning, format!("sandbox process is gone: {error}"))
+    ControlError::new(ErrorKind::Gone, format!("sandbox process is gone: {error}"))
 }
 
 fn gone() -> ControlError {
-    ControlError::new(ErrorKind::NotRunning, "sandbox process is gone: container not running")
+    ControlError::new(ErrorKind::Gone, "sandbox process is gone: container not running")
 }

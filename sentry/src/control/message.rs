@@ -280,6 +280,8 @@ pub enum ErrorKind {
     Exists,
     /// It has ended, or was never started.
     NotRunning,
+    /// The sandbox ended while it was asked.
+    Gone,
     /// No process of that pid.
     NoSuchProcess,
     /// The program is not there (exit status 127).
