@@ -25,6 +25,7 @@ const PROT_EXEC: u64 = 4;
 /// Namespaces that a thread or process of the sentry must not make.
 const CLONE_NEW: u64 = 0x7e02_0080;
 const F_DUPFD_CLOEXEC: u64 = 1030;
+const SO_PASSCRED: u64 = 16;
 const TCGETS: u64 = 0x5401;
 const TCSETS: u64 = 0x5402;
 const TIOCGWINSZ: u64 = 0x5413;
@@ -68,6 +69,7 @@ const RULES: &[Rule] = &[
     call(libc::SYS_sendmsg, "control messages, requests to the gofer, mappings for a stub"),
     call(libc::SYS_sendto, "requests to the gofer"),
     call(libc::SYS_accept4, "another call of the runtime on the control socket"),
+    one_of(libc::SYS_setsockopt, 2, &[SO_PASSCRED], "who a stub's helper speaks for"),
     call(libc::SYS_shutdown, "donated sockets and the gofer's connection"),
     one_of(
         libc::SYS_fcntl,
@@ -121,6 +123,7 @@ const RULES: &[Rule] = &[
     call(libc::SYS_clock_nanosleep, "timers"),
     call(libc::SYS_getrandom, "the guest's getrandom, hash seeds"),
     call(libc::SYS_prctl, "names of threads"),
+    call(libc::SYS_uname, "which features the host has"),
     call(libc::SYS_sysinfo, "free memory and load"),
     call(libc::SYS_exit, "the end of a thread"),
     call(libc::SYS_exit_group, "the end"),
