@@ -35,10 +35,10 @@ impl std::fmt::Debug for InodeShared {
 }
 
 const SHARDS: usize = 16;
-static TABLE: [Ranked<order::InodeState, Option<HashMap<InodeKey, Weak<InodeShared>>>>; SHARDS] =
-    [const { Ranked::new(None) }; SHARDS];
+type Shard = Ranked<order::InodeState, Option<HashMap<InodeKey, Weak<InodeShared>>>>;
+static TABLE: [Shard; SHARDS] = [const { Ranked::new(None) }; SHARDS];
 
-fn shard(key: InodeKey) -> &'static Ranked<order::InodeState, Option<HashMap<InodeKey, Weak<InodeShared>>>> {
+fn shard(key: InodeKey) -> &'static Shard {
     let index = usize::try_from((key.0 ^ key.1) % 16).unwrap_or(0);
     TABLE.get(index).unwrap_or(&TABLE[0])
 }

@@ -36,7 +36,6 @@ pub mod synthetic;
 #[cfg(test)]
 mod tests;
 pub mod tmpfs;
-#[expect(clippy::module_inception, reason = "the struct that gives the crate its name")]
 pub mod vfs;
 pub mod walk;
 

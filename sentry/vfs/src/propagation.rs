@@ -141,6 +141,9 @@ impl Mount {
     }
 }
 
+/// Originals and copies.
+pub(crate) type Pairs = Vec<(Arc<Mount>, Arc<Mount>)>;
+
 /// Copies the mount `from` with its root at `root`, and with `deep` all mounts below that. Returns the copy
 /// and the pairs of originals and copies, the first pair being the roots.
 pub(crate) fn copy_tree(
@@ -148,7 +151,7 @@ pub(crate) fn copy_tree(
     root: &Arc<Dentry>,
     how: Copy,
     deep: bool,
-) -> SysResult<(Arc<Mount>, Vec<(Arc<Mount>, Arc<Mount>)>)> {
+) -> SysResult<(Arc<Mount>, Pairs)> {
     let top = copy_one(from, root, how);
     let mut pairs = vec![(Arc::clone(from), Arc::clone(&top))];
     let mut at = 0;

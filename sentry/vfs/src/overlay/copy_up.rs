@@ -8,7 +8,7 @@ use super::inode::{OverlayInode, number, shown_number};
 use super::names;
 use crate::attr::{AttrChange, SetTime};
 use crate::caller::Caller;
-use crate::file::{FileOps, Io, OpenFile, SeekFrom};
+use crate::file::{Io, OpenFile, SeekFrom};
 use crate::inode::{Inode, LinkTarget, NewNode, Owner, XattrFlags};
 use abi::fs::{FileType, OpenFlags};
 use abi::{Errno, SysResult};

@@ -20,6 +20,8 @@ struct Listed {
     kind: FileType,
 }
 
+type Names = Vec<Box<[u8]>>;
+
 enum Mode {
     /// Reading `file`, whose inode numbers belong to the layer.
     Through(usize, Arc<OpenFile>),
@@ -73,7 +75,7 @@ fn open(dir: &Arc<dyn Inode>, by: &Caller<'_>) -> SysResult<Arc<OpenFile>> {
 
 impl OverlayInode {
     /// All entries of all layers, and the names of whiteouts in the upper one.
-    fn merge(&self, by: &Caller<'_>) -> SysResult<(Vec<Listed>, Vec<Box<[u8]>>)> {
+    fn merge(&self, by: &Caller<'_>) -> SysResult<(Vec<Listed>, Names)> {
         let mut seen: HashSet<Box<[u8]>> = HashSet::new();
         let mut out = Vec::new();
         let mut whiteouts = Vec::new();
@@ -101,7 +103,7 @@ impl OverlayInode {
         Ok((out, whiteouts))
     }
     /// The upper whiteouts of a directory that is empty otherwise; `ENOTEMPTY`.
-    pub(super) fn check_empty(&self, by: &Caller<'_>) -> SysResult<Vec<Box<[u8]>>> {
+    pub(super) fn check_empty(&self, by: &Caller<'_>) -> SysResult<Names> {
         let (left, whiteouts) = self.merge(by)?;
         if left.is_empty() { Ok(whiteouts) } else { Err(Errno::ENOTEMPTY) }
     }

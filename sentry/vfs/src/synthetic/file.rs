@@ -12,7 +12,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// Most bytes one write to a text file carries.
-pub const WRITE_MAX: usize = 64 << 10;
+const WRITE_MAX: usize = 64 << 10;
 
 /// One write to a text file.
 #[derive(Clone, Copy, Debug)]

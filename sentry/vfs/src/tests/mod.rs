@@ -2,4 +2,5 @@
 
 mod locks;
 mod mounts;
+mod speed;
 mod walks;

@@ -32,7 +32,7 @@ pub(super) struct Meta {
     pub(super) ctime: Timespec,
     btime: Timespec,
     unnamed: bool,
-    xattrs: Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    xattrs: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 pub(super) enum Body {
