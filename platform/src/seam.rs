@@ -145,7 +145,7 @@ pub enum AsOp {
         backing: Backing,
         /// MAP_SHARED rather than MAP_PRIVATE.
         shared: bool,
-        /// Prefault the range (MAP_POPULATE): worthwhile for memory that is about to be used.
+        /// Prefault the range, whose pages are resident already (MADV_POPULATE_READ).
         populate: bool,
     },
     /// Remove whatever is mapped in `range`; touching it is an `Exit::Fault`.

@@ -113,7 +113,8 @@ fn carry_out(tracee: &mut Tracee, shared: &Shared, ops: &[AsOp], mapped: &mut Ra
         match op {
             AsOp::Map { prot, backing, shared: share, populate, .. } => {
                 let mut flags = libc::MAP_FIXED | if *share { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-                if *populate {
+                let resident = *populate && matches!(backing, Backing::Memory { .. });
+                if *populate && !resident {
                     flags |= libc::MAP_POPULATE;
                 }
                 let mapping = Mapping { range, prot: *prot, flags };
@@ -122,6 +123,11 @@ fn carry_out(tracee: &mut Tracee, shared: &Shared, ops: &[AsOp], mapped: &mut Ra
                     Backing::Host { fd, offset } => map_host(tracee, shared, &mapping, fd.as_fd(), *offset)?,
                 }
                 mapped.insert(range);
+                if resident && !prot.is_empty() {
+                    // Reads map sixteen pages at a time, writable ones in a shared mapping. Only advice.
+                    let advice = u64::from(libc::MADV_POPULATE_READ.cast_unsigned());
+                    let _ = tracee.call(libc::SYS_madvise, [range.start(), range.len(), advice, 0, 0, 0]);
+                }
             }
             AsOp::Unmap { .. } => {
                 tracee.call(libc::SYS_munmap, [range.start(), range.len(), 0, 0, 0, 0])?;

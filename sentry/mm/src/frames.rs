@@ -5,7 +5,7 @@
 //! behind their end to the small ones. Every page carries a reference count: copy-on-write sharing after
 //! fork, and short pins while bytes are copied.
 //!
-//! A small sandbox takes single pages from the host. From the first mebibyte on, chunks of small pages are
+//! A small sandbox takes single pages from the host. From half a mebibyte on, chunks of small pages are
 //! backed by a huge page each: a fresh page then costs a twentieth, because the host zeroes and maps them
 //! together.
 //!
@@ -32,7 +32,7 @@ const DIRTY_PAGES_KEPT: u64 = 512;
 /// Freed runs of at least this many pages go back to the host at once.
 const PUNCH_AT_ONCE_PAGES: usize = 64;
 /// From this many allocated pages on, chunks of small pages are huge pages.
-const HUGE_FROM_PAGES: u64 = 256;
+const HUGE_FROM_PAGES: u64 = 128;
 /// Unused huge pages that are kept.
 const HUGE_SPARES: usize = 2;
 
@@ -204,11 +204,14 @@ impl Frames {
     pub(crate) fn advise(&self, range: FrameRange, huge: HugePages) {
         self.memory.advise_huge(range.offset, range.len, huge);
     }
+    /// Whether the range is part of one huge page that the allocator had the host fill: its pages are there.
+    pub(crate) fn is_resident(&self, range: FrameRange) -> bool {
+        let chunk = range.offset - range.offset % HUGE_PAGE;
+        range.offset + range.len <= chunk + HUGE_PAGE && self.memory.wants_huge(chunk, HUGE_PAGE)
+    }
     /// Empties pages with one owner where they are. Parts of huge pages stay resident.
     pub(crate) fn empty(&self, range: FrameRange) -> SysResult<()> {
-        let chunk = range.offset - range.offset % HUGE_PAGE;
-        let inside = range.offset + range.len <= chunk + HUGE_PAGE && range.len < HUGE_PAGE / 2;
-        if inside && self.memory.wants_huge(chunk, HUGE_PAGE) {
+        if range.len < HUGE_PAGE / 2 && self.is_resident(range) {
             self.memory.zero(range.offset, range.len)
         } else {
             self.memory.punch(range.offset, range.len)
@@ -364,9 +367,14 @@ impl State {
         }
     }
 
+    /// Whether small pages are worth huge ones, with `more` pages allocated.
+    fn is_busy(&mut self, more: u64) -> bool {
+        self.peak_pages = self.peak_pages.max(self.allocated_pages.saturating_add(more));
+        self.peak_pages > HUGE_FROM_PAGES
+    }
+
     fn take_small(&mut self, pages: usize, limit: u64, dirty: &mut Runs) -> Option<Taken> {
-        self.peak_pages = self.peak_pages.max(self.allocated_pages.saturating_add(pages as u64));
-        let busy = self.peak_pages > HUGE_FROM_PAGES;
+        let busy = self.is_busy(pages as u64);
         let found = if busy {
             // Single pages only when they are there already.
             let single = self.dirty_pages > 0;
@@ -417,9 +425,13 @@ impl State {
     }
 
     fn take_at(&mut self, range: FrameRange, dirty: &mut Runs) -> bool {
+        let busy = self.is_busy(range.len / PAGE_SIZE);
         let mut free = true;
         by_chunk(range, |at, first, pages| {
-            free &= matches!(self.chunks.get(at), Some(Chunk::Pages(small)) if small.is_free(first, pages));
+            free &= match self.chunks.get(at) {
+                Some(Chunk::Pages(small)) => small.is_free(first, pages) && (small.huge || !busy),
+                _ => false,
+            };
         });
         if free {
             by_chunk(range, |at, first, pages| self.take_pages(at, first, pages, dirty));

@@ -451,7 +451,8 @@ impl MemoryManager {
                 prot -= Prot::WRITE;
             }
             let seg = Seg { range, home, prot, writable_home };
-            change.ops.push(seg.map_op(false));
+            let copied = matches!(seg.home, Home::Frames(_));
+            change.ops.push(seg.map_op(copied));
             pages.insert(seg);
         }
     }
@@ -484,7 +485,8 @@ impl MemoryManager {
             None => self.frames.alloc(len)?,
         };
         let seg = Seg { range, home: Home::Frames(frames.offset), prot: vma.prot, writable_home: false };
-        change.ops.push(seg.map_op(false));
+        // Pages that are there anyway are mapped with one call rather than with a fault each.
+        change.ops.push(seg.map_op(self.frames.is_resident(frames)));
         pages.insert(seg);
         Ok(())
     }

@@ -249,11 +249,26 @@ fn costs() {
         guest.store(at, 1).unwrap();
         guest.mm.munmap(UserAddr::new(at), 4096).unwrap();
     });
-    time("256 pages", 100, || {
+    for _ in 0..8 {
+        let start = Instant::now();
         let at = anon(&guest, 256);
+        let mapped = start.elapsed();
+        let faults = guest.faults;
         guest.fill(at, 256).unwrap();
+        let filled = start.elapsed();
+        let faults = guest.faults - faults;
+        guest.fill(at, 256).unwrap();
+        let again = start.elapsed();
         guest.mm.munmap(UserAddr::new(at), 256 * 4096).unwrap();
-    });
+        let all = start.elapsed();
+        eprintln!(
+            "256 pages: mmap {:?}, fill {:?} with {faults} faults, again {:?}, munmap {:?}",
+            mapped,
+            filled - mapped,
+            again - filled,
+            all - again
+        );
+    }
     time("fork", 50, || drop(mm.fork().unwrap()));
     let child = mm.fork().unwrap();
     let mut next = at;

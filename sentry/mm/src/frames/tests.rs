@@ -155,9 +155,10 @@ fn random_use_keeps_contents_apart() {
 #[test]
 fn a_busy_sandbox_gets_huge_pages() {
     let frames = frames();
-    let first = frames.alloc(1 << 20).unwrap();
+    let first = frames.alloc(256 << 10).unwrap();
     let pages: Vec<_> = (0..600).map(|_| frames.alloc(4096).unwrap()).collect();
-    let chunk = pages[0].offset - pages[0].offset % HUGE_PAGE;
+    let last = pages.last().unwrap().offset;
+    let chunk = last - last % HUGE_PAGE;
     assert!(frames.memory().wants_huge(chunk, HUGE_PAGE));
     for range in &pages {
         fill(&frames, *range);
