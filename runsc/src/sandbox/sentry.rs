@@ -103,6 +103,7 @@ fn boot(
     unshare(UnshareFlags::NEWNET)?;
     // The platform's template process is forked on the way and drops what is left.
     keep_capabilities(CAP_SYS_ADMIN).doing(|| "giving up capabilities")?;
+    platform::host::one_heap();
     config.host = super::launch::host_facts();
     let control = ready(&config, fds.log)?;
     empty_root().doing(|| "leaving the host's root")?;
@@ -118,7 +119,7 @@ fn boot(
 }
 
 /// The kernel, with everything it needs of the host in its hands.
-fn ready(config: &BootConfig, _log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
+fn ready(config: &BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
     let fail = |what: &str, errno: abi::Errno| Failure::new(format!("{what}: {errno}"));
     let memory = MemoryFile::create(config.memory_limit).map_err(|e| fail("the memory file", e))?;
     let memory = Arc::new(memory);
@@ -127,7 +128,20 @@ fn ready(config: &BootConfig, _log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxC
         PlatformKind::Ptrace => Arc::new(Ptrace::new(memory).map_err(|e| fail("platform ptrace", e))?),
     };
     let sandbox = Sandbox::new(config, platform).map_err(|e| fail("the kernel", e))?;
+    if let Some(log) = log {
+        last_words(&log);
+        sandbox.kernel().trace.set_sink(Box::new(std::fs::File::from(log)));
+    }
     Ok(sandbox)
+}
+
+/// A panic says in one line what it was, and ends the sandbox.
+fn last_words(log: &OwnedFd) {
+    let Ok(log) = log.try_clone() else { return };
+    std::panic::set_hook(Box::new(move |info| {
+        let line = format!("panic: {info}\n");
+        let _ = rustix::io::write(&log, line.as_bytes());
+    }));
 }
 
 fn wait_for_maps(owner: &OwnedFd) -> Outcome<()> {
