@@ -75,7 +75,11 @@ pub(super) fn begin_plan(
             Some(record) => (store.socket(&record.sandbox), None),
             None => {
                 let socket = store.socket(&id);
-                let doors = Doors { listener: listen(&socket)?, log: debug_log(global, presence)? };
+                let last_words = match presence {
+                    Presence::Attached => Some(own_error()?),
+                    Presence::Detached => None,
+                };
+                let doors = Doors { listener: listen(&socket)?, log: debug_log(global, presence)?, last_words };
                 (socket, Some(doors))
             }
         };
@@ -99,9 +103,13 @@ fn debug_log(global: &Global, presence: Presence) -> Outcome<Option<OwnedFd>> {
         return Ok(Some(file.doing(|| format!("--debug-log {}", path.display()))?.into()));
     }
     if (global.strace || global.debug) && presence == Presence::Attached {
-        return Ok(Some(std::io::stderr().as_fd().try_clone_to_owned().doing(|| "standard error")?));
+        return own_error().map(Some);
     }
     Ok(None)
+}
+
+fn own_error() -> Outcome<OwnedFd> {
+    std::io::stderr().as_fd().try_clone_to_owned().doing(|| "standard error")
 }
 
 /// Starts the processes in this process, which is or will be the monitor.
@@ -241,7 +249,7 @@ fn start_monitor(global: &Global, begun: &mut Begun, report: OwnedFd) -> Outcome
         let launched = prepared
             .and_then(|signals| Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?)));
         match launched {
-            Ok((signals, launched)) => watch(&begun.plan.container.id, launched, &signals, report),
+            Ok((signals, launched)) => watch(global, &begun.plan.container.id, launched, &signals, report),
             Err(Failure { message, code }) => {
                 let told = Report { sentry: None, gofer: None, failure: Some((message, code)) };
                 let _ = send(report.as_fd(), &told, &[]);
@@ -275,7 +283,7 @@ fn become_monitor(
 }
 
 /// The monitor's life.
-fn watch(id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
+fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
     let reference = |child: &Child| ProcessRef::of(child.pid);
     let told = Report {
         sentry: launched.sentry.as_ref().and_then(reference),
@@ -290,6 +298,8 @@ fn watch(id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -
         Ok(awaited) if agreed => wait(&mut launched.client, &awaited, signals).code(),
         _ => 1,
     };
-    tear_down(launched);
+    if let Some(words) = tear_down(launched) {
+        log::write(global, log::Level::Error, &words);
+    }
     code
 }

@@ -59,11 +59,12 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
         }
     };
     let outcome = go(&begun, &mut launched, &signals, pid_file);
+    if let Some(words) = tear_down(launched) {
+        crate::log::write(global, crate::log::Level::Error, &words);
+        crate::log::complain(&words);
+    }
     if let (Ok(_), Some(master)) = (&outcome, &begun.prepared.master) {
-        tear_down(launched);
         drain(master);
-    } else {
-        tear_down(launched);
     }
     finish(global, begun, outcome, keep)
 }

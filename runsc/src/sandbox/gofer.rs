@@ -1,7 +1,7 @@
 //! The gofer's way behind its walls. Its exports are detached copies of mounts, `nodev` and `nosuid`; its
 //! own root is an empty tmpfs, so nothing else of the host has a name.
 
-use super::walls::{leave_caller, unshare};
+use super::walls::{fill_standard, leave_caller, unshare};
 use crate::error::{Doing, Outcome};
 use crate::spec::Export;
 use crate::spec::convert::Access;
@@ -37,6 +37,7 @@ pub(crate) fn spawn(exports: &[Export], socket: OwnedFd, failures: OwnedFd) -> O
 }
 
 fn prepare(exports: &[Export], socket: OwnedFd) -> Outcome<Config> {
+    fill_standard(None)?;
     leave_caller(c"runsc-gofer")?;
     unshare(UnshareFlags::NEWNS)?;
     let exports = exports.iter().map(export).collect::<Outcome<Vec<_>>>()?;

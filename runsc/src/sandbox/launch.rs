@@ -44,6 +44,8 @@ pub(crate) struct Doors {
     pub(crate) listener: OwnedFd,
     /// `--debug-log`.
     pub(crate) log: Option<OwnedFd>,
+    /// Where a panic is told.
+    pub(crate) last_words: Option<OwnedFd>,
 }
 
 /// A connected pair of packet sockets.
@@ -60,7 +62,8 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let who = identity();
     let config = boot_config(global, plan);
     let donated = Donated { stdio: fds.stdio, preserved: fds.preserved, gofer: Some(sentry_gofer) };
-    let inherited = Inherited { owner: sentry_owner, listener: doors.listener, donated, log: doors.log };
+    let Doors { listener, log, last_words } = doors;
+    let inherited = Inherited { owner: sentry_owner, listener, donated, log, last_words };
     let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
     map_ids(sentry.pid(), who)?;
     rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;

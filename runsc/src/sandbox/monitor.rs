@@ -134,15 +134,27 @@ pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) ->
     }
 }
 
-/// Ends what is left of a sandbox: the sentry's death is that of its pid namespace.
-pub(crate) fn tear_down(launched: Launched) {
+/// Ends what is left of a sandbox: the sentry's death is that of its pid namespace. Words, if the sentry had
+/// ended on its own.
+pub(crate) fn tear_down(launched: Launched) -> Option<String> {
     let Launched { client, sentry, gofer } = launched;
-    let _ = pidfd_send_signal(&gofer.pidfd, Signal::KILL);
+    let mut words = None;
     if let Some(sentry) = sentry {
-        kill_and_reap(&sentry);
+        if has_ended(&sentry) || client.is_gone() {
+            words = reap_now(&sentry).map(|status| format!("the sentry ended on its own: {status}"));
+        }
+        if words.is_none() {
+            kill_and_reap(&sentry);
+        }
     }
     drop(client);
     kill_and_reap(&gofer);
+    words
+}
+
+fn has_ended(child: &Child) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&now)), Ok(1))
 }
 
 /// Kills a child and collects it.

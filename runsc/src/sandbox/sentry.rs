@@ -3,7 +3,7 @@
 //! template process) is made on the way.
 
 use super::filter;
-use super::walls::{leave_caller, unshare};
+use super::walls::{fill_standard, leave_caller, unshare};
 use crate::error::{Doing, Failure, Outcome};
 use ::sentry::container::Sandbox;
 use ::sentry::control::message::{Answer, Reply, send};
@@ -31,6 +31,9 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// Descriptors below this are looked at before the filter goes in: far more than are open.
 const DESCRIPTORS_CHECKED: i32 = 512;
 
+/// Exit status of a sentry that panicked: as a shell shows SIGABRT.
+const PANICKED: u8 = 134;
+
 /// What the sentry inherits.
 #[derive(Debug)]
 pub(crate) struct Inherited {
@@ -42,6 +45,8 @@ pub(crate) struct Inherited {
     pub(crate) donated: Donated,
     /// `--debug-log`.
     pub(crate) log: Option<OwnedFd>,
+    /// Standard error, for the last words of a panic.
+    pub(crate) last_words: Option<OwnedFd>,
 }
 
 /// Who the sentry is inside its user namespace.
@@ -93,10 +98,12 @@ fn boot(
     keep.extend(
         fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd),
     );
-    keep.extend(fds.log.as_ref().map(AsFd::as_fd));
+    keep.extend(fds.log.iter().chain(&fds.last_words).map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);
+    fill_standard(fds.last_words.as_ref().or(fds.log.as_ref()))?;
     leave_caller(c"runsc-sentry")?;
+    end_on_panic();
     wait_for_maps(&fds.owner)?;
     become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
@@ -129,18 +136,18 @@ fn ready(config: &BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxCo
     };
     let sandbox = Sandbox::new(config, platform).map_err(|e| fail("the kernel", e))?;
     if let Some(log) = log {
-        last_words(&log);
         sandbox.kernel().trace.set_sink(Box::new(std::fs::File::from(log)));
     }
     Ok(sandbox)
 }
 
-/// A panic says in one line what it was, and ends the sandbox.
-fn last_words(log: &OwnedFd) {
-    let Ok(log) = log.try_clone() else { return };
-    std::panic::set_hook(Box::new(move |info| {
-        let line = format!("panic: {info}\n");
-        let _ = rustix::io::write(&log, line.as_bytes());
+/// A panic ends the sandbox: one line, then the process. (It is the first of its pid namespace, in which
+/// abort(3) does nothing.)
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let line = format!("runsc: the sentry panicked: {panic}\n").replace(":\n", ": ");
+        let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
+        std::process::exit(i32::from(PANICKED));
     }));
 }
 

@@ -1,8 +1,11 @@
 //! What sentry and gofer share of the way behind their walls.
 
 use crate::error::{Doing, Outcome};
+use platform::spawn::install_descriptor;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Leaves the caller behind: its session (its terminal's signals are not for us), its working directory, its
 /// environment, its signal handling.
@@ -19,4 +22,15 @@ pub(crate) fn leave_caller(name: &CStr) -> Outcome<()> {
 pub(crate) fn unshare(flags: UnshareFlags) -> Outcome<()> {
     nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(flags.bits().cast_signed()))
         .doing(|| format!("unshare {flags:?}"))
+}
+
+/// Takes descriptors 0 to 2, which nothing else may have: panics write to 2.
+pub(crate) fn fill_standard(error: Option<&OwnedFd>) -> Outcome<()> {
+    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "/dev/null")?;
+    // A descriptor below 3 would be replaced while it is in use.
+    let null = rustix::io::fcntl_dupfd_cloexec(&null, 3).doing(|| "/dev/null")?;
+    for (number, fd) in [(0, &null), (1, &null), (2, error.unwrap_or(&null))] {
+        install_descriptor(fd.as_fd(), number).doing(|| "standard descriptors")?;
+    }
+    Ok(())
 }

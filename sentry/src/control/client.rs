@@ -10,13 +10,14 @@ pub struct Client {
     socket: OwnedFd,
     next: u64,
     early: Vec<Reply>,
+    gone: bool,
 }
 
 impl Client {
     /// Over a connected socket.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Client {
-        Client { socket, next: 1, early: Vec::new() }
+        Client { socket, next: 1, early: Vec::new(), gone: false }
     }
 
     /// For poll(2): readable when an answer has come or the sandbox is gone.
@@ -39,7 +40,7 @@ impl Client {
             return open(self.early.swap_remove(at).body);
         }
         loop {
-            let (reply, _) = receive::<Reply>(self.socket.as_fd()).map_err(lost)?.ok_or_else(gone)?;
+            let reply = self.take()?;
             if reply.number == number {
                 return open(reply.body);
             }
@@ -61,6 +62,26 @@ impl Client {
         }
     }
 
+    /// Whether the sandbox was found gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    fn take(&mut self) -> ControlResult<Reply> {
+        match receive::<Reply>(self.socket.as_fd()) {
+            Ok(Some((reply, _))) => Ok(reply),
+            Ok(None) => {
+                self.gone = true;
+                Err(gone())
+            }
+            Err(error) => {
+                self.gone = true;
+                Err(lost(error))
+            }
+        }
+    }
+
     /// Whether the answer to `number` has come while another was waited for.
     #[must_use]
     pub fn came_early(&self, number: u64) -> bool {
@@ -72,7 +93,7 @@ impl Client {
     pub fn next_end(&mut self, number: u64) -> ControlResult<Option<ExitStatus>> {
         let reply = match self.early.iter().position(|reply| reply.number == number) {
             Some(at) => self.early.swap_remove(at),
-            None => receive::<Reply>(self.socket.as_fd()).map_err(lost)?.ok_or_else(gone)?.0,
+            None => self.take()?,
         };
         if reply.number != number {
             return Ok(None);
