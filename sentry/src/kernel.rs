@@ -16,6 +16,7 @@ use platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vfs::devpts::Terminals;
+use net::netns::NetNs;
 use vfs::tmpfs::{TmpFs, TmpfsOptions};
 use vfs::{Mount, MountFlags, UserNamespace, Vfs};
 
@@ -89,7 +90,7 @@ impl Kernel {
         let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
         let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };
         let uts = UtsNs::new(Arc::clone(&user), names);
-        let proxy = Arc::new(NsProxy { uts, pid_for_children: Arc::clone(&pid) });
+        let proxy = Arc::new(NsProxy { uts, net: NetNs::new(next_ino(), Arc::clone(&user)), pid_for_children: Arc::clone(&pid) });
         let now = vfs::realtime_now();
         let realtime = now.to_duration().unwrap_or_default();
         let options = TmpfsOptions::default();

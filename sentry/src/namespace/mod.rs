@@ -3,6 +3,7 @@
 use crate::process::pid::PidNs;
 use abi::process::CloneFlags;
 use abi::{Errno, SysResult};
+use ::net::netns::NetNs;
 use lock::Ranked;
 use lock::order::Namespaces;
 use std::sync::Arc;
@@ -71,6 +72,8 @@ fn check_name(name: &[u8]) -> SysResult<()> {
 pub struct NsProxy {
     /// Host name.
     pub uts: Arc<UtsNs>,
+    /// Network.
+    pub net: Arc<NetNs>,
     /// Where children are born; the task's own is in its `Pid`.
     pub pid_for_children: Arc<PidNs>,
 }

@@ -9,6 +9,7 @@ pub mod trace;
 pub mod event;
 pub mod fs;
 pub mod memory;
+pub mod net;
 pub mod process;
 pub mod security;
 pub mod signal;
