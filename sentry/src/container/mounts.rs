@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vfs::devtmpfs::{self, DevtmpfsType};
 use vfs::mount_ops::{self, Depth, MountCall};
+use vfs::overlay::{Layer, OverlayFs, OverlayType, Transience};
 use vfs::remote::{Channel, RemoteFs};
 use vfs::tmpfs::{TmpFs, TmpfsOptions, TmpfsType};
 use vfs::{
@@ -29,6 +30,7 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     let types = &kernel.files.vfs;
     types.register_type(TmpfsType::new(&kernel.frames, "tmpfs"));
     types.register_type(TmpfsType::new(&kernel.frames, "ramfs"));
+    types.register_type(Arc::new(OverlayType));
     types.register_type(DevtmpfsType::new(&kernel.frames)?);
     devtmpfs::register_memory_devices(types);
     vfs::devpts::register(types, &kernel.files.terminals);
@@ -58,17 +60,17 @@ pub(super) fn build(
     let gofer = gofer
         .ok_or_else(|| ControlError::new(ErrorKind::Invalid, "no connection to the gofer was donated"))?;
     let channel = Channel::new(gofer);
-    let root = root_fs(kernel, spec, &channel).map_err(|e| failed("root filesystem", e))?;
+    let user = Arc::clone(&kernel.root.user);
+    let root_caller = KernelCaller::new(Credentials::root(Arc::clone(&user)));
+    let by = root_caller.caller(0);
+    let root = root_fs(kernel, spec, &channel, &by).map_err(|e| failed("root filesystem", e))?;
     let flags = if spec.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
     // Mounted writable while mount points are made in it.
     let mount = Mount::of_fs(root, MountFlags::RELATIME, b"none");
-    let user = Arc::clone(&kernel.root.user);
     let ns =
         MountNamespace::new(next_ino(), Arc::clone(&user), Arc::clone(&kernel.files.vfs), Arc::clone(&mount));
     let mut fs = FsContext::at_root_of(&ns);
     fs.umask = 0;
-    let root_caller = KernelCaller::new(Credentials::root(user));
-    let by = root_caller.caller(0);
     let walk = Walk::new(&fs, &by);
     for entry in &spec.mounts {
         add(&walk, entry, &channel, kernel)
@@ -92,14 +94,17 @@ fn root_fs(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     channel: &Arc<Channel>,
+    by: &Caller<'_>,
 ) -> SysResult<Arc<dyn FileSystem>> {
     let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
     match spec.root.overlay {
         RootOverlay::None => Ok(remote),
         RootOverlay::Memory => {
             let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
-            let _upper = TmpFs::new(&kernel.frames, &options);
-            Ok(remote)
+            let upper: Arc<dyn FileSystem> = TmpFs::new(&kernel.frames, &options);
+            let lower: Arc<dyn FileSystem> = remote;
+            let layers = vec![Layer::of_fs(&lower)];
+            Ok(OverlayFs::new(Some(Layer::of_fs(&upper)), layers, Transience::Transient, "", by)?)
         }
     }
 }

@@ -113,7 +113,10 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
         let parent = Arc::clone(&proxy.pid_for_children);
         proxy.pid_for_children = PidNs::new(next_ino(), Some(parent), Arc::clone(&cred.user_ns))?;
     }
-    let made = CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWUSER;
+    if flags.contains(CloneFlags::NEWNET) {
+        proxy.net = NetNs::new(next_ino(), Arc::clone(&cred.user_ns));
+    }
+    let made = CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWUSER | CloneFlags::NEWNET;
     if flags.intersects(CloneFlags::NAMESPACES.difference(made)) {
         return Err(Errno::EINVAL);
     }
