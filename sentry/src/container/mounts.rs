@@ -94,7 +94,7 @@ fn root_fs(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     channel: &Arc<Channel>,
-    by: &Caller<'_>,
+    by: &vfs::Caller<'_>,
 ) -> SysResult<Arc<dyn FileSystem>> {
     let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
     match spec.root.overlay {
