@@ -5,7 +5,8 @@ use abi::{AddrRange, UserAddr};
 use platform::memory::MemoryFile;
 use platform::systrap::Systrap;
 use platform::{
-    Access, AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, ThreadState,
+    Access, AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, TextSource,
+    ThreadState,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,6 +101,56 @@ guest_touch:
     syscall
     jmp guest_touch
     .balign 64
+    .globl guest_mixed
+guest_mixed:
+    // Both patterns, with flags, stack and registers that must survive. rbx counts; ud2 on any damage.
+    mov qword ptr [rsp - 8], 0x1234
+    mov qword ptr [rsp - 128], 0x5678
+    mov rdi, 11
+    mov rsi, 12
+    mov rdx, 13
+    mov r10, 14
+    mov r8, 15
+    mov r9, 16
+    movq xmm5, rbx
+    stc
+    mov eax, 39
+    syscall
+    jnc 9f
+    cmp rax, rbx
+    jne 9f
+    movq rcx, xmm5
+    cmp rcx, rbx
+    jne 9f
+    mov eax, 1000
+    cmp eax, 1000
+    jne 9f
+    xor eax, eax
+    syscall
+    cmp rax, -4096
+    ja 9f
+    cmp rax, rbx
+    jne 9f
+    cmp rdi, 11
+    jne 9f
+    cmp rsi, 12
+    jne 9f
+    cmp rdx, 13
+    jne 9f
+    cmp r10, 14
+    jne 9f
+    cmp r8, 15
+    jne 9f
+    cmp r9, 16
+    jne 9f
+    cmp qword ptr [rsp - 8], 0x1234
+    jne 9f
+    cmp qword ptr [rsp - 128], 0x5678
+    jne 9f
+    inc rbx
+    jmp guest_mixed
+9:  ud2
+    .balign 64
     .globl guest_attack
 guest_attack:
     // jump to the stub's own syscall instruction with rax = mmap
@@ -119,6 +170,7 @@ unsafe extern "C" {
     static guest_bases: u8;
     static guest_clone: u8;
     static guest_touch: u8;
+    static guest_mixed: u8;
     static guest_end: u8;
 }
 
@@ -155,7 +207,19 @@ fn setup() -> (Systrap, Arc<dyn AddressSpace>) {
     let platform = Systrap::new(memory).unwrap();
     let space = platform.new_address_space().unwrap();
     fill(&space, 0x1_0000);
+    let text: Arc<dyn TextSource> = Arc::new(Text);
+    space.attach_text(Arc::downgrade(&text));
+    std::mem::forget(text);
     (platform, space)
+}
+
+/// The code is in the memory file already.
+struct Text;
+
+impl TextSource for Text {
+    fn private_text(&self, addr: u64) -> abi::SysResult<u64> {
+        Ok(addr - CODE)
+    }
 }
 
 fn fill(space: &Arc<dyn AddressSpace>, data: u64) {
@@ -421,6 +485,122 @@ fn stubs_are_used_again() {
         assert_ne!(again.host_pid(), Some(pid));
         let mut next = thread(&again, CODE);
         assert_eq!(next.run(), Exit::Fault { addr: CODE, access: Access::Exec }, "nothing is left");
+    }
+}
+
+/// Serves `guest_mixed` for some rounds; what each call returns is what the guest expects in rbx.
+fn mixed(t: &mut dyn Context, rounds: u64, mut odd: impl FnMut(&mut dyn Context)) {
+    // Parked behind the second call, the guest is about to count.
+    let mut value = t.registers().rbx + u64::from(t.syscall().ip != 0);
+    let mut calls = 0;
+    while calls < rounds * 2 {
+        match t.run() {
+            Exit::Syscall => {
+                let (at, call) = (calls % 2, t.syscall());
+                assert_eq!(call.number, if at == 0 { 39 } else { 0 });
+                assert_eq!(call.args, [11, 12, 13, 14, 15, 16]);
+                if calls % 61 == 0 {
+                    odd(t);
+                    assert_eq!(t.registers().rip, call.ip);
+                }
+                t.set_return(value);
+                value += at;
+                calls += 1;
+            }
+            Exit::Interrupted => {
+                let rip = t.registers().rip;
+                assert!((CODE..CODE + PAGE).contains(&rip), "{rip:x}");
+            }
+            other => panic!("{other:?} after {calls} calls, {:x?}", t.registers()),
+        }
+    }
+}
+
+fn text(space: &Arc<dyn AddressSpace>, memory: &MemoryFile) -> (Vec<u8>, Vec<u8>) {
+    let mut now = vec![0; 4096];
+    memory.read(0, &mut now).unwrap();
+    let mut original = now.clone();
+    space.original_text(CODE, &mut original);
+    (now, original)
+}
+
+#[test]
+fn patched_sites() {
+    let (platform, space) = setup();
+    let (before, _) = text(&space, platform.memory());
+    let mut t = thread(&space, at!(guest_mixed));
+    mixed(&mut *t, 3000, |_| ());
+    let (now, original) = text(&space, platform.memory());
+    if std::is_x86_feature_detected!("bmi2") {
+        assert_ne!(now, before, "both sites are patched");
+    }
+    assert_eq!(original, before, "and hidden");
+    // A thread whose gs is its own takes the plain way.
+    t.registers().gs_base = 0x5000;
+    mixed(&mut *t, 50, |t| assert_eq!(t.registers().gs_base, 0x5000));
+    t.registers().gs_base = 0;
+    mixed(&mut *t, 50, |_| ());
+    // A restart steps back onto the call: with the old number in rax it is made again.
+    for _ in 0..4 {
+        assert_eq!(t.run(), Exit::Syscall);
+        let call = t.syscall();
+        let r = t.registers();
+        (r.rip, r.rax) = (r.rip - 2, r.orig_rax);
+        assert_eq!(t.run(), Exit::Syscall);
+        assert_eq!((t.syscall().number, t.syscall().ip), (call.number, call.ip));
+        let rbx = t.registers().rbx;
+        t.set_return(rbx);
+    }
+    // A fork inherits the patches, whichever way its stub came about.
+    for pooled in [false, true] {
+        let state = ThreadState { registers: *t.registers(), xstate: t.xstate().clone() };
+        let child = match space.fork().unwrap() {
+            Some(child) => {
+                assert!(!pooled);
+                child
+            }
+            None => platform.new_address_space().unwrap(),
+        };
+        fill(&child, 0x3_0000);
+        let copy = Arc::clone(&child).new_context(&state);
+        let mut copy = copy.unwrap();
+        copy.set_return(state.registers.rbx);
+        copy.registers().rax = state.registers.rbx;
+        let rip = copy.registers().rip;
+        copy.registers().rip = at!(guest_mixed);
+        assert_ne!(rip, 0);
+        mixed(&mut *copy, 200, |_| ());
+        assert_eq!(text(&child, platform.memory()).1, before);
+        child.retire(platform.user_range(), Box::new(|| ()));
+    }
+}
+
+#[test]
+fn patching_under_fire() {
+    for _ in 0..5 {
+        let (_platform, space) = setup();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut workers = Vec::new();
+        let mut handles = Vec::new();
+        for _ in 0..3 {
+            let mut t = thread(&space, at!(guest_mixed));
+            handles.push(t.interrupter());
+            workers.push(std::thread::spawn(move || mixed(&mut *t, 1500, |_| ())));
+        }
+        let stopper = Arc::clone(&stop);
+        let storm = std::thread::spawn(move || {
+            while !stopper.load(std::sync::atomic::Ordering::Relaxed) {
+                for handle in &handles {
+                    handle.interrupt();
+                }
+                std::thread::sleep(Duration::from_micros(30));
+            }
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        storm.join().unwrap();
     }
 }
 

@@ -3,7 +3,9 @@
 use abi::{AddrRange, UserAddr};
 use platform::memory::MemoryFile;
 use platform::systrap::Systrap;
-use platform::{AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, ThreadState};
+use platform::{
+    AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, TextSource, ThreadState,
+};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,12 +13,12 @@ use std::time::Instant;
 const CODE: u64 = 0x40_0000;
 const PAGE: u64 = 4096;
 
-/// `1: mov eax,39; syscall; jmp 1b`
-const GETPID: &[u8] = &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+/// `1: nop; mov eax,39; syscall; jmp 1b`
+const GETPID: &[u8] = &[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf6];
 /// `1: xor eax,eax; syscall; cmp rax,-4096; jmp 1b`
 const READ: &[u8] = &[0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0xeb, 0xf4];
-/// `1: mov eax,39; syscall; mov byte ptr [rdi],1; mov eax,11; syscall; jmp 1b`
-const TOUCH: &[u8] = &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc6, 0x07, 1, 0xb8, 11, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xed];
+/// `1: nop; mov eax,39; syscall; mov byte ptr [rdi],1; mov eax,11; syscall; jmp 1b`
+const TOUCH: &[u8] = &[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc6, 0x07, 1, 0xb8, 11, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec];
 
 fn range(start: u64, len: u64) -> AddrRange {
     AddrRange::from_len(UserAddr::new(start), len).unwrap()
@@ -58,13 +60,53 @@ fn start(code: &[u8]) -> (Systrap, Arc<dyn AddressSpace>, Box<dyn Context>) {
     let platform = Systrap::new(memory).unwrap();
     let space = platform.new_address_space().unwrap();
     space.apply(OpBatch::one(map(CODE, Prot::READ | Prot::EXEC, 0))).unwrap();
+    let text: Arc<dyn TextSource> = Arc::new(Text);
+    space.attach_text(Arc::downgrade(&text));
+    std::mem::forget(text);
     let t = Arc::clone(&space).new_context(&state()).unwrap();
     (platform, space, t)
+}
+
+struct Text;
+
+impl TextSource for Text {
+    fn private_text(&self, addr: u64) -> abi::SysResult<u64> {
+        Ok(addr - CODE)
+    }
 }
 
 fn state() -> ThreadState {
     let registers = Registers { rip: CODE, eflags: 0x202, rdi: 0x1000_0000, ..Registers::default() };
     ThreadState { registers, xstate: Vec::new() }
+}
+
+/// Puts a thread (0: this one) on one CPU.
+fn pin(thread: i32, cpus: &[usize]) {
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in cpus {
+            libc::CPU_SET(*cpu, &mut set);
+        }
+        libc::sched_setaffinity(thread, size_of_val(&set), &raw const set);
+    }
+}
+
+/// Sentry and guest on a CPU each: what a quiet machine gives. Run under `chrt -f 5` on a busy one.
+#[test]
+#[ignore = "a measurement"]
+fn parted() {
+    for (name, code) in [("getpid, parted", GETPID), ("read-like, parted", READ)] {
+        let (_platform, space, mut t) = start(code);
+        for task in std::fs::read_dir(format!("/proc/{}/task", space.host_pid().unwrap())).unwrap() {
+            pin(task.unwrap().file_name().to_str().unwrap().parse().unwrap(), &[1]);
+        }
+        pin(0, &[0]);
+        best(name, 40, 5_000, || {
+            assert_eq!(t.run(), Exit::Syscall);
+            t.set_return(1);
+        });
+        pin(0, &[0, 1]);
+    }
 }
 
 #[test]

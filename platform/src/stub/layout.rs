@@ -2,19 +2,31 @@
 
 /// Start of the low reserved range.
 pub(crate) const LOW: u64 = 0x0006_0000;
-/// End of the low reserved range. Programs that are not position independent start at 4 MiB.
-pub(crate) const LOW_END: u64 = 0x0020_0000;
+/// End of the low reserved range: programs that are not position independent start here.
+pub(crate) const LOW_END: u64 = 0x0040_0000;
 /// Jump targets of patched call sites, one word each. The third byte of their addresses is no instruction
 /// in 64-bit mode, which matters inside patched windows.
 pub(crate) const TARGETS: u64 = 0x0006_0000;
-/// How many there are.
-pub(crate) const TARGET_COUNT: u64 = 0x1000;
+/// How many sites a table holds.
+pub(crate) const SITE_COUNT: u64 = 0x1000;
 /// Code of patched call sites, [`SITE_SIZE`] bytes each.
-pub(crate) const SITES: u64 = TARGETS + TARGET_COUNT * 8;
+pub(crate) const SITES: u64 = TARGETS + SITE_COUNT * 8;
 /// Bytes of one site's code.
 pub(crate) const SITE_SIZE: u64 = 64;
 /// Bytes of targets and sites.
-pub(crate) const TABLE_SIZE: u64 = TARGET_COUNT * (8 + SITE_SIZE);
+pub(crate) const TABLE_SIZE: u64 = SITE_COUNT * (8 + SITE_SIZE);
+/// Entries of sites that jump with an address in a register: only addresses whose second byte is 6 are used,
+/// for the same reason.
+pub(crate) const ENTRIES: u64 = 0x0020_0000;
+/// Bytes of entries.
+pub(crate) const ENTRIES_SIZE: u64 = 0x0020_0000;
+/// Usable bytes in each 64 KiB of entries, and where they start.
+pub(crate) const ENTRY_RUN: u64 = 0x100;
+/// See [`ENTRY_RUN`].
+pub(crate) const ENTRY_START: u64 = 0x600;
+/// Bytes of one entry.
+pub(crate) const ENTRY_SIZE: u64 = 8;
+
 /// The stub's code.
 pub(crate) const TEXT: u64 = 0x0010_0000;
 /// Bytes of code; constant data follows.
@@ -25,6 +37,8 @@ pub(crate) const DATA: u64 = TEXT + TEXT_SIZE;
 pub(crate) const DATA_SIZE: u64 = 0x1000;
 /// The control pages.
 pub(crate) const CONTROL: u64 = 0x0010_4000;
+/// End of the stub's own pages in the low range.
+pub(crate) const STUB_END: u64 = 0x0010_a000;
 /// Bytes of control pages.
 pub(crate) const CONTROL_SIZE: u64 = 0x2000;
 /// The scratch page.
@@ -48,12 +62,15 @@ pub(crate) const TASK_END: u64 = 0x7fff_ffff_f000;
 /// The number of the call with which stub code hands over to the sentry. No Linux call has it.
 pub(crate) const SWITCH: u32 = 0x3fff;
 
-/// Offset of the list in a control page.
+/// Offset of the first list in a control page. There are two, used in turn: a helper may still be busy with
+/// the tail of one when the sentry writes the next.
 pub(crate) const LIST: u64 = 0x40;
-/// Entries of the list, the terminating one included.
-pub(crate) const LIST_LEN: u64 = 100;
+/// Entries of a list, the terminating one included.
+pub(crate) const LIST_LEN: u64 = 50;
+/// Offset of the second list.
+pub(crate) const SECOND_LIST: u64 = LIST + LIST_LEN * ENTRY;
 /// Offset of the list that a clone's child runs.
-pub(crate) const CHILD_LIST: u64 = LIST + LIST_LEN * ENTRY;
+pub(crate) const CHILD_LIST: u64 = SECOND_LIST + LIST_LEN * ENTRY;
 /// Bytes of an entry.
 pub(crate) const ENTRY: u64 = 64;
 /// Offset of a `struct msghdr`, its iovec and its control message.
@@ -69,3 +86,24 @@ pub(crate) const AREA_GS: u64 = 8;
 pub(crate) const AREA_FRAME: u64 = 16;
 /// Offset in an area of the alternate signal stack, which reaches to the area's end.
 pub(crate) const AREA_STACK: u64 = 0x1000;
+
+/// Offset in an area of the word with which trampoline and sentry hand over to each other.
+pub(crate) const AREA_STATE: u64 = 0x40;
+/// Offset in an area of a patched call's number (later its result), rdi, rsi, rdx, r10, r8, r9, the site's
+/// record, and the number of the CPU.
+pub(crate) const AREA_CALL: u64 = 0x80;
+/// Words from there to the record.
+pub(crate) const AREA_CALL_WORDS: usize = 9;
+
+/// Values of the state word: the guest runs and the sentry looks at the word.
+pub(crate) const RUN: u32 = 0;
+/// The guest runs and the sentry sleeps in its listener.
+pub(crate) const RUN_ASLEEP: u32 = 1;
+/// The guest has posted a call.
+pub(crate) const CALL: u32 = 2;
+/// How often a trampoline looks for its answer before it sleeps, some 20 microseconds.
+pub(crate) const SPINS: u32 = 600;
+/// Offset of a site's return address in its code; the plain call follows.
+pub(crate) const SITE_RETURN: u64 = 0x18;
+/// Offset of the plain call, for threads whose gs is the guest's.
+pub(crate) const SITE_PLAIN: u64 = 0x20;

@@ -14,7 +14,9 @@
 pub(crate) mod filter;
 pub(crate) mod layout;
 
-use layout::{AREA_SIZE, CONTROL, LIST, LOW, LOW_END, SWITCH, TASK_END};
+use layout::{
+    AREA_CALL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST, SPINS, SWITCH, TASK_END,
+};
 
 core::arch::global_asm!(
     r#"
@@ -45,7 +47,7 @@ systrap_stub_template:
     wrgsbase rax
     mov rsp, rax
 
-    // The helper: wait for one byte on the socket, run the list, report 1 + errno as a length.
+    // The helper: wait for one or two bytes on the socket, run that list, report 1 + errno as a length.
 helper_loop:
     xor r14d, r14d
     mov edi, 2
@@ -56,9 +58,12 @@ helper_loop:
     xor r9d, r9d
     mov eax, 45
     syscall
-    cmp rax, 1
-    jne helper_gone
     mov r12d, {list}
+    cmp rax, 1
+    je list_next
+    mov r12d, {second_list}
+    cmp rax, 2
+    jne helper_gone
 list_next:
     mov r13d, [r12 + 4]
     test r13d, r13d
@@ -174,6 +179,65 @@ thread_exit:
     syscall
     ud2
 
+    // A patched call site comes here through its own code: rax holds the number, r11 points to the site's
+    // return address, behind which the plain call stands. Only rcx and r11 may change, so flags are neither
+    // used nor set; the stack is not touched, and no vector register is.
+    .balign 64
+    .globl systrap_stub_site
+systrap_stub_site:
+    rdgsbase rcx
+    rorx rcx, rcx, 32
+    mov ecx, ecx
+    lea ecx, [rcx - {areas_high}]
+    jrcxz 1f
+    lea rcx, [r11 + 8]
+    jmp rcx
+1:  mov gs:[{call}], rax
+    mov gs:[{call} + 8], rdi
+    mov gs:[{call} + 16], rsi
+    mov gs:[{call} + 24], rdx
+    mov gs:[{call} + 32], r10
+    mov gs:[{call} + 40], r8
+    mov gs:[{call} + 48], r9
+    mov gs:[{call} + 56], r11
+    rdpid rcx
+    mov gs:[{call} + 64], rcx
+    mov ecx, {posted}
+    xchg gs:[{state}], ecx
+    .globl systrap_stub_posted
+systrap_stub_posted:
+    jrcxz 2f
+    jmp 4f
+2:  mov eax, {spins}
+3:  mov ecx, gs:[{state}]
+    lea ecx, [rcx - {posted}]
+    jrcxz 5f
+    jmp 7f
+5:  pause
+    lea eax, [rax - 1]
+    mov ecx, eax
+    jrcxz 4f
+    jmp 3b
+4:  mov eax, {switch}
+    syscall
+    .globl systrap_stub_parked
+systrap_stub_parked:
+    // The sentry's reply is the area's address; anything else says that it is gone.
+    rdgsbase rcx
+    not rcx
+    lea rcx, [rcx + rax + 1]
+    jrcxz 6f
+    jmp thread_exit
+6:  mov ecx, gs:[{state}]
+    lea ecx, [rcx - {posted}]
+    jrcxz 4b
+7:  mov rax, gs:[{call}]
+    mov r11, gs:[{call} + 56]
+    lea r11, [r11 + 10]
+    jmp r11
+    .globl systrap_stub_site_end
+systrap_stub_site_end:
+
     .globl systrap_stub_end
 systrap_stub_end:
     .popsection
@@ -182,10 +246,16 @@ systrap_stub_end:
     low_end = const LOW_END,
     task_end = const TASK_END,
     list = const CONTROL + LIST,
+    second_list = const CONTROL + SECOND_LIST,
     control = const CONTROL,
     area_size = const AREA_SIZE,
     switch = const SWITCH,
     stub_call = const filter::STUB_CALL,
+    areas_high = const AREAS >> 32,
+    call = const AREA_CALL,
+    state = const AREA_STATE,
+    posted = const CALL,
+    spins = const SPINS,
 );
 
 unsafe extern "C" {
@@ -195,6 +265,10 @@ unsafe extern "C" {
     static systrap_stub_handler: u8;
     static systrap_stub_switched: u8;
     static systrap_stub_restorer: u8;
+    static systrap_stub_site: u8;
+    static systrap_stub_posted: u8;
+    static systrap_stub_parked: u8;
+    static systrap_stub_site_end: u8;
 }
 
 /// The stub's machine code.
@@ -226,4 +300,20 @@ pub(crate) fn switched() -> u64 {
 /// The restorer that rt_sigaction wants.
 pub(crate) fn restorer() -> u64 {
     placed(&raw const systrap_stub_restorer)
+}
+/// Where the code of call sites goes on.
+pub(crate) fn site() -> u64 {
+    placed(&raw const systrap_stub_site)
+}
+/// Behind the instruction with which a call site posts its call.
+pub(crate) fn posted() -> u64 {
+    placed(&raw const systrap_stub_posted)
+}
+/// Behind the switching call of a call site.
+pub(crate) fn parked() -> u64 {
+    placed(&raw const systrap_stub_parked)
+}
+/// End of what call sites share.
+pub(crate) fn site_end() -> u64 {
+    placed(&raw const systrap_stub_site_end)
 }

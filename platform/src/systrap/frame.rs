@@ -83,6 +83,11 @@ impl Frame {
         area.file().load(self.at + MCONTEXT + 8 * 16)
     }
 
+    /// rip alone.
+    pub(super) fn set_rip(self, area: &Area, value: u64) {
+        area.file().store(self.at + MCONTEXT + 8 * 16, value);
+    }
+
     /// rax alone.
     pub(super) fn set_rax(self, area: &Area, value: u64) {
         area.file().store(self.at + MCONTEXT + 8 * 13, value);

@@ -14,8 +14,11 @@
 
 mod frame;
 mod helper;
+mod interrupt;
+mod site;
 mod slots;
 mod space;
+mod spin;
 mod sys;
 mod template;
 mod thread;
@@ -43,6 +46,7 @@ pub(crate) struct Inner {
     spaces: Ranked<order::Leaf, HashMap<i32, Weak<space::Space>>>,
     /// Wiped stubs.
     pool: Ranked<order::Leaf, Vec<space::Stub>>,
+    lookers: spin::Lookers,
     reserved: [AddrRange; 1],
     vdso: Option<AddrRange>,
     vvar: Option<AddrRange>,
@@ -84,6 +88,7 @@ impl Systrap {
             memory,
             spaces: Ranked::new(HashMap::new()),
             pool: Ranked::default(),
+            lookers: spin::Lookers::new(),
             reserved: [low],
         };
         Ok(Systrap { inner: Arc::new(inner) })

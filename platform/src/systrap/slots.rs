@@ -1,13 +1,16 @@
 //! Who owns which page of the shared file: control pages of stubs, areas of guest threads.
 
 use crate::shared::SharedFile;
-use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS, CONTROL_SIZE};
+use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS, CONTROL_SIZE, ENTRIES_SIZE, TABLE_SIZE};
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::sync::Arc;
 
 const CONTROL_COUNT: u64 = 0x4000;
 const AREA_START: u64 = CONTROL_SIZE * CONTROL_COUNT;
+const TABLE_COUNT: u64 = 512;
+const TABLE_STRIDE: u64 = TABLE_SIZE + ENTRIES_SIZE;
+const TABLE_START: u64 = AREA_START + AREA_COUNT * AREA_SIZE;
 
 #[derive(Debug)]
 struct Pool {
@@ -34,6 +37,7 @@ pub(super) struct Slots {
     pub(super) file: SharedFile,
     controls: Ranked<order::Leaf, Pool>,
     areas: Ranked<order::Leaf, Pool>,
+    tables: Ranked<order::Leaf, Pool>,
 }
 
 impl Slots {
@@ -43,9 +47,10 @@ impl Slots {
             Ranked::new(Pool { free: Vec::new(), next: 0, end: u32::try_from(count).unwrap_or(0) })
         };
         Ok(Slots {
-            file: SharedFile::create(c"stubs", AREA_START + AREA_COUNT * AREA_SIZE)?,
+            file: SharedFile::create(c"stubs", TABLE_START + TABLE_COUNT * TABLE_STRIDE)?,
             controls: pool(CONTROL_COUNT),
             areas: pool(AREA_COUNT),
+            tables: pool(TABLE_COUNT),
         })
     }
 }
@@ -118,5 +123,35 @@ impl Drop for Area {
     fn drop(&mut self) {
         self.slots.file.release(self.offset(), AREA_SIZE);
         self.slots.areas.lock().free.push(self.slot);
+    }
+}
+
+/// The code of patched call sites, mapped executable in every stub of one family (forks of one program).
+/// Only the sentry writes it.
+#[derive(Debug)]
+pub(super) struct SiteCode {
+    slots: Arc<Slots>,
+    slot: u32,
+}
+
+impl SiteCode {
+    pub(super) fn take(slots: &Arc<Slots>) -> SysResult<SiteCode> {
+        let slot = slots.tables.lock().take().ok_or(Errno::EAGAIN)?;
+        Ok(SiteCode { slots: Arc::clone(slots), slot })
+    }
+    /// Offset in the shared file of targets and sites; entries follow.
+    pub(super) fn offset(&self) -> u64 {
+        TABLE_START + u64::from(self.slot) * TABLE_STRIDE
+    }
+    /// Stores bytes (a multiple of 8) at an offset inside.
+    pub(super) fn store(&self, at: u64, bytes: &[u8]) {
+        self.slots.file.store_bytes(self.offset() + at, bytes);
+    }
+}
+
+impl Drop for SiteCode {
+    fn drop(&mut self) {
+        self.slots.file.release(self.offset(), TABLE_STRIDE);
+        self.slots.tables.lock().free.push(self.slot);
     }
 }

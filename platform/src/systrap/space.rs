@@ -2,24 +2,30 @@
 //!
 //! [`Stub`] is the process itself; [`Space`] is the use of one for a guest address space. When that ends, a
 //! wiped stub with a parked thread goes back to the pool: fork and execve then need no host clone at all.
+//! Locks: `PatchedText`, then `StubHelper`.
 
 use super::helper::{BATCH, Call, FIRST_FD, Helper, MEMORY_FD, Mode, SHARED_FD, SOCKET_FD};
+use super::site::{Family, Landing, Place, Poke, Sites};
 use super::slots::{Area, Control};
+use super::spin::Lookers;
 use super::template::Process;
+use super::sys::{self, Notification};
 use super::thread::Thread;
 use super::{Inner, user_range};
+use crate::memory::MemoryFile;
 use crate::registers::ThreadState;
-use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot};
+use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot, TextSource};
 use crate::stub::filter::THREAD_PROGRAM;
 use crate::stub::layout::{
-    AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, CONTROL_SIZE, LOW, LOW_END, SCRATCH, STACK, USER_END,
-    USER_START,
+    AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, CONTROL_SIZE, ENTRIES, ENTRIES_SIZE, LOW, LOW_END,
+    SCRATCH, STACK, STUB_END, TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
 };
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
@@ -48,6 +54,22 @@ pub(super) struct Idle {
     pub(super) listener: OwnedFd,
     pub(super) notification: u64,
     pub(super) thread: i32,
+}
+
+/// The next notification; `Err` when the thread is gone.
+pub(super) fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
+    loop {
+        if !sys::receive_sees_death() && !sys::wait_listener(listener) {
+            return Err(crate::DEAD);
+        }
+        match sys::receive(listener) {
+            Err(Errno::EINTR) => {}
+            // Withdrawn by a signal to the stub thread, or that thread has ended.
+            Err(Errno::ENOENT) if !sys::is_dead(listener) => {}
+            Err(_) => return Err(crate::DEAD),
+            Ok(notification) => return Ok(notification),
+        }
+    }
 }
 
 /// Areas mapped in this stub. They stay mapped (and ours) until the stub is gone.
@@ -107,7 +129,7 @@ impl Stub {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
         let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
         let calls =
-            [unmap(USER_START, LOW), unmap(LOW_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
+            [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
         self.helper.lock().run(&calls, &[])
     }
 
@@ -126,11 +148,14 @@ impl Stub {
 }
 
 /// One address space. See the module.
-#[derive(Debug)]
 pub(super) struct Space {
     /// `None` only while dropping.
     stub: Option<Stub>,
     wiped: AtomicBool,
+    sites: Ranked<order::PatchedText, Sites>,
+    /// Some page is patched: look into `sites`.
+    patched: AtomicBool,
+    text: OnceLock<Weak<dyn TextSource>>,
     inner: Arc<Inner>,
 }
 
@@ -142,12 +167,22 @@ impl Space {
             Some(stub) => stub,
             None => Stub::clone_from(inner, &inner.template.lock().helper)?,
         };
-        Ok(Space::of(inner, stub))
+        let sites = HEIR.take().unwrap_or_default();
+        if let Some(family) = &sites.family {
+            stub.helper.lock().run(&map_family(family), &[])?;
+        }
+        Ok(Space::of(inner, stub, sites))
     }
 
-    fn of(inner: &Arc<Inner>, stub: Stub) -> Arc<Space> {
-        let space =
-            Arc::new(Space { stub: Some(stub), wiped: AtomicBool::new(false), inner: Arc::clone(inner) });
+    fn of(inner: &Arc<Inner>, stub: Stub, sites: Sites) -> Arc<Space> {
+        let space = Arc::new(Space {
+            stub: Some(stub),
+            wiped: AtomicBool::new(false),
+            patched: AtomicBool::new(!sites.is_empty()),
+            sites: Ranked::new(sites),
+            text: OnceLock::new(),
+            inner: Arc::clone(inner),
+        });
         inner.spaces.lock().insert(space.pid(), Arc::downgrade(&space));
         space
     }
@@ -171,6 +206,61 @@ impl Space {
     /// Another living stub of the same platform.
     pub(super) fn sibling(&self, pid: i32) -> Option<Arc<Space>> {
         self.inner.spaces.lock().get(&pid).and_then(Weak::upgrade)
+    }
+
+    /// Who looks for calls.
+    pub(super) fn lookers(&self) -> &Lookers {
+        &self.inner.lookers
+    }
+
+    fn sites<T>(&self, none: T, ask: impl FnOnce(&Sites, &MemoryFile) -> T) -> T {
+        if !self.patched.load(Ordering::Acquire) {
+            return none;
+        }
+        ask(&self.sites.lock(), &self.inner.memory)
+    }
+
+    /// See [`Sites::actual`].
+    pub(super) fn actual(&self, rip: u64) -> u64 {
+        self.sites(rip, |sites, memory| sites.actual(memory, rip))
+    }
+
+    /// See [`Sites::landing`].
+    pub(super) fn landing(&self, rip: u64) -> Option<Landing> {
+        self.sites(None, |sites, memory| sites.landing(memory, rip))
+    }
+
+    /// See [`Sites::place`].
+    pub(super) fn place(&self, rip: u64, r11: u64, record: u64) -> Option<Place> {
+        self.sites(None, |sites, _| sites.place(rip, r11, record))
+    }
+
+    /// The address behind the call of a site's record; zero for a forged one.
+    pub(super) fn behind(&self, record: u64) -> u64 {
+        self.sites(None, |sites, _| sites.family.as_ref()?.behind(record)).unwrap_or(0)
+    }
+
+    /// Patches the site whose call returns to `ip`. Called without locks.
+    pub(super) fn patch(&self, ip: u64, number: u32) -> SysResult<()> {
+        let source = self.text.get().and_then(Weak::upgrade).ok_or(Errno::ENOENT)?;
+        let page = ip.checked_sub(2).ok_or(Errno::EFAULT)? & !(PAGE_SIZE - 1);
+        let offset = source.private_text(page)?;
+        let stub = self.stub()?;
+        let mut sites = self.sites.lock();
+        let family = match &sites.family {
+            Some(family) => Arc::clone(family),
+            None => {
+                let family = Arc::new(Family::new(&self.inner.slots)?);
+                let mut calls = map_family(&family).to_vec();
+                // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
+                calls.push(Call { mode: Mode::Ignore, ..Call::new(libc::SYS_membarrier, [1 << 6, 0, 0, 0, 0, 0]) });
+                stub.helper.lock().run(&calls, &[])?;
+                sites.family = Some(Arc::clone(&family));
+                family
+            }
+        };
+        self.patched.store(true, Ordering::Release);
+        sites.patch(&family, &self.inner.memory, (ip, number, offset), &Poker(self, stub))
     }
 
     /// A parked thread, if there is one.
@@ -211,7 +301,7 @@ impl Space {
     }
 
     /// Clones a guest thread, which waits in its first switch, and fetches its listener.
-    pub(super) fn start_thread(&self) -> SysResult<(Arc<Area>, OwnedFd)> {
+    pub(super) fn start_thread(&self) -> SysResult<Idle> {
         let mut calls = Vec::new();
         let stub = self.stub()?;
         let area = self.take_area(stub, &mut calls)?;
@@ -234,7 +324,12 @@ impl Space {
         if report.is_err() {
             helper.close_strays();
         }
-        Ok((area, report?.fd.ok_or(Errno::EAGAIN)?))
+        let listener = report?.fd.ok_or(Errno::EAGAIN)?;
+        sys::wake_synchronously(listener.as_fd(), true);
+        // Until its first switch the thread reads the control page: the helper is ours until then.
+        let first = receive(listener.as_fd())?;
+        drop(helper);
+        Ok(Idle { area, listener, notification: first.id, thread: first.pid.cast_signed() })
     }
 
     fn run(&self, ops: &[AsOp]) -> SysResult<()> {
@@ -267,6 +362,57 @@ impl Space {
             result?;
         }
         Ok(())
+    }
+}
+
+thread_local! {
+    /// What the next address space of this thread inherits, because it is to become a fork.
+    static HEIR: Cell<Option<Sites>> = const { Cell::new(None) };
+}
+
+/// Maps a family's code.
+fn map_family(family: &Family) -> [Call; 2] {
+    let map = |at: u64, len: u64, offset: u64| {
+        Call::new(libc::SYS_mmap, [at, len, 5, MAP_SHARED | MAP_FIXED, SHARED_FD, offset])
+    };
+    [map(TARGETS, TABLE_SIZE, family.offset()), map(ENTRIES, ENTRIES_SIZE, family.offset() + TABLE_SIZE)]
+}
+
+/// Writes into a stub's text.
+struct Poker<'a>(&'a Space, &'a Stub);
+
+impl Poke for Poker<'_> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> SysResult<()> {
+        self.0.inner.memory.write(offset, bytes)
+    }
+    fn synchronise(&self) {
+        // MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE; a fork has to register for itself first.
+        let call = |command| Call { mode: Mode::Ignore, ..Call::new(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0]) };
+        let _ = self.1.helper.lock().run(&[call(1 << 6), call(1 << 5)], &[]);
+    }
+}
+
+impl Space {
+    /// Keeps the record of patched pages in step with the mappings.
+    fn follow(&self, ops: &[AsOp]) {
+        let mut sites = self.sites.lock();
+        for op in ops {
+            match op {
+                AsOp::Map { range, backing: Backing::Memory { offset }, .. } => {
+                    sites.remapped(range.start(), range.end(), Some(*offset));
+                }
+                AsOp::Map { range, .. } | AsOp::Unmap { range } => {
+                    sites.remapped(range.start(), range.end(), None);
+                }
+                AsOp::Protect { .. } => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space").field("pid", &self.pid()).finish_non_exhaustive()
     }
 }
 
@@ -346,8 +492,20 @@ fn translate(op: &AsOp, fds: &mut Vec<i32>) -> Call {
 impl AddressSpace for Space {
     fn apply(&self, mut batch: OpBatch) -> SysResult<()> {
         let result = self.run(&batch.ops);
+        if self.patched.load(Ordering::Acquire) {
+            self.follow(&batch.ops);
+        }
         batch.complete();
         result
+    }
+
+    fn attach_text(&self, source: Weak<dyn TextSource>) {
+        // The first source stays: a stub serves one memory manager.
+        let _ = self.text.set(source);
+    }
+
+    fn original_text(&self, addr: u64, buf: &mut [u8]) {
+        self.sites((), |sites, memory| sites.original(memory, addr, buf));
     }
 
     fn retire(&self, _range: AddrRange, then: Box<dyn FnOnce() + Send>) {
@@ -369,12 +527,16 @@ impl AddressSpace for Space {
 
     fn fork(&self) -> SysResult<Option<Arc<dyn AddressSpace>>> {
         if !self.inner.pool.lock().is_empty() {
-            // Replaying the mappings into a wiped stub is cheaper than a clone of the process.
+            // Replaying the mappings into a wiped stub is cheaper than a clone of the process. The kernel asks
+            // for one at once, on this thread.
+            HEIR.set(Some(self.sites.lock().inherit(false)));
             return Ok(None);
         }
+        let sites = self.sites.lock();
+        let heir = sites.inherit(true);
         let helper = self.stub()?.helper.lock();
         let stub = Stub::clone_from(&self.inner, &helper)?;
-        Ok(Some(Space::of(&self.inner, stub)))
+        Ok(Some(Space::of(&self.inner, stub, heir)))
     }
 
     fn host_pid(&self) -> Option<i32> {

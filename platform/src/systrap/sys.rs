@@ -33,11 +33,11 @@ const NOTIF_RECV: libc::Ioctl = 0xc050_2100;
 const NOTIF_SEND: libc::Ioctl = 0xc018_2101;
 const NOTIF_SET_FLAGS: libc::Ioctl = 0x4008_2104;
 
-/// Wakes the target on the sentry's CPU, at once. Unknown before Linux 6.6: the call then fails and the
-/// ordinary wake-up is used.
-pub(super) fn prefer_sync_wakeup(listener: BorrowedFd<'_>) -> bool {
+/// Whether notifications and replies wake the other side at once and on the caller's CPU. Unknown before
+/// Linux 6.6: the call then fails and the ordinary wake-up is used.
+pub(super) fn wake_synchronously(listener: BorrowedFd<'_>, yes: bool) {
     // SAFETY: the argument is a plain number.
-    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, 1_u64) == 0 }
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, u64::from(yes)) };
 }
 
 /// Waits for the next notification. `EINTR` when a signal came.
@@ -132,13 +132,15 @@ pub(super) fn want_credentials(socket: BorrowedFd<'_>) -> SysResult<()> {
     rustix::net::sockopt::set_socket_passcred(socket, true).map_err(|e| Errno::from_raw(e.raw_os_error()))
 }
 
-/// Sends one byte, with descriptors if there are any.
-pub(super) fn send(socket: BorrowedFd<'_>, fds: &[i32]) -> SysResult<()> {
-    let byte = [1_u8];
+/// Sends a message, with descriptors if there are any.
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[i32]) -> SysResult<()> {
+    let payload = bytes;
     if fds.is_empty() {
-        // SAFETY: one readable byte.
-        let n = unsafe { libc::send(socket.as_raw_fd(), byte.as_ptr().cast(), 1, libc::MSG_NOSIGNAL) };
-        return if n == 1 { Ok(()) } else { Err(last()) };
+        // SAFETY: a readable slice.
+        let n = unsafe {
+            libc::send(socket.as_raw_fd(), payload.as_ptr().cast(), payload.len(), libc::MSG_NOSIGNAL)
+        };
+        return if n < 0 { Err(last()) } else { Ok(()) };
     }
     let bytes = u32::try_from(size_of_val(fds)).map_err(|_| Errno::EINVAL)?;
     let mut control = [0_u64; 160];
@@ -147,7 +149,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, fds: &[i32]) -> SysResult<()> {
     if space > size_of_val(&control) {
         return Err(Errno::EINVAL);
     }
-    let mut iov = libc::iovec { iov_base: byte.as_ptr().cast_mut().cast(), iov_len: 1 };
+    let mut iov = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
     // SAFETY: all zero is a valid msghdr.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = &raw mut iov;
@@ -163,7 +165,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, fds: &[i32]) -> SysResult<()> {
         std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(message), size_of_val(fds));
         libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL)
     };
-    if n == 1 { Ok(()) } else { Err(last()) }
+    if n < 0 { Err(last()) } else { Ok(()) }
 }
 
 /// What a helper said.

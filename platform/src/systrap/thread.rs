@@ -1,14 +1,17 @@
 //! One guest thread and the sentry's end of its notifications.
 //!
-//! Between two runs the stub thread is parked in a notification: either of a call that the guest made
-//! (*call*: the vector state and most registers are in the hardware), or of the handler's switch (*frame*:
-//! everything is in the signal frame). A call is turned into a frame by a signal: the reply lets the call
-//! return, and the handler runs before the guest's next instruction. What the call returns, and where, comes
-//! from the sentry's own record, never from that frame.
+//! Between two runs the stub thread is parked: in a notification of a call that the guest made (*call*), at a
+//! patched site that has posted one (*site*), or in the handler's switch (*frame*: everything is in the
+//! signal frame). A call or a site is turned into a frame by a signal: the reply lets the call return, and the
+//! handler runs before the guest's next instruction. What the call returns, and where, comes from the sentry's
+//! own record, never from that frame.
 
 use super::frame::Frame;
+use super::interrupt::Interrupts;
+use super::site::{self, Landing, Place};
 use super::slots::Area;
-use super::space::{Idle, Space};
+use super::space::{Idle, Space, receive};
+use super::spin::{Policy, Wait};
 use super::sys::{self, Notification, Reply};
 use super::template::INTERRUPT;
 use crate::registers::{Registers, ThreadState};
@@ -18,7 +21,8 @@ use abi::signal::Signal;
 use abi::{Errno, SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// `si_code` of traps that the guest itself did not cause by an exception.
 const SI_KERNEL: i32 = 0x80;
@@ -26,56 +30,44 @@ const SI_KERNEL: i32 = 0x80;
 const PAGE_FAULT: u64 = 14;
 /// Unexpected switches that are tolerated while a frame is fetched: more means that the stub is not sane.
 const PATIENCE: u32 = 16;
-
-const RUNNING: u32 = 1;
-const PENDING: u32 = 2;
-
-/// See [`Context::interrupter`].
-#[derive(Debug)]
-struct Interrupts {
-    state: AtomicU32,
-    process: AtomicI32,
-    thread: AtomicI32,
-}
-
-impl Interrupts {
-    /// Enters the guest, unless somebody asked for an interrupt.
-    fn enter(&self) -> bool {
-        if self.state.fetch_or(RUNNING, Ordering::SeqCst) & PENDING != 0 {
-            self.state.store(0, Ordering::SeqCst);
-            return false;
-        }
-        true
-    }
-    /// Leaves the guest; whether somebody asked for an interrupt.
-    fn leave(&self) -> bool {
-        self.state.swap(0, Ordering::SeqCst) & PENDING != 0
-    }
-    fn signal(&self) {
-        let (process, thread) = (self.process.load(Ordering::SeqCst), self.thread.load(Ordering::SeqCst));
-        if thread > 0 {
-            sys::signal_thread(process, thread, INTERRUPT);
-        }
-    }
-}
-
-impl Interrupter for Interrupts {
-    fn interrupt(&self) {
-        if self.state.fetch_or(PENDING, Ordering::SeqCst) == RUNNING {
-            self.signal();
-        }
-    }
-}
+/// Notified calls from one place after which it is worth a patch.
+const HITS: u16 = 50;
 
 /// Where the stub thread is parked.
 #[derive(Clone, Copy, Debug)]
 enum Parked {
     /// In a call that the guest made.
     Call { id: u64 },
+    /// At a patched site that has posted a call; asleep in this notification, or looking for the answer.
+    Site { id: Option<u64> },
     /// In the handler's switch.
     Frame { id: u64, frame: Frame },
     /// Nowhere: it is gone.
     Dead,
+}
+
+/// What came out of the guest.
+enum Arrival {
+    Notified(Notification),
+    /// A patched site has posted a call while we looked.
+    Posted,
+}
+
+/// Counts notified calls by place: a small cache, collisions only cost time.
+#[derive(Debug)]
+struct Hits([(u64, u16); 64]);
+
+impl Hits {
+    /// Whether the place has just become worth a patch.
+    fn count(&mut self, ip: u64) -> bool {
+        let slot = usize::try_from(ip / 2 % 61).unwrap_or(0);
+        let Some((place, hits)) = self.0.get_mut(slot) else { return false };
+        if *place != ip {
+            (*place, *hits) = (ip, 0);
+        }
+        *hits = hits.saturating_add(1);
+        *hits == HITS
+    }
 }
 
 /// One guest thread. See the module.
@@ -95,80 +87,49 @@ pub(super) struct Thread {
     /// Stand-ins while the thread is dead.
     void: (Registers, Vec<u8>),
     interrupts: Arc<Interrupts>,
+    hits: Box<Hits>,
+    policy: Policy,
 }
 
-/// A stub thread that nobody uses yet.
-struct Fresh {
-    area: Arc<Area>,
-    listener: OwnedFd,
-    notification: u64,
-    thread: i32,
-}
-
-impl Fresh {
-    /// A parked thread of the stub, or a new one.
-    fn in_space(space: &Space) -> SysResult<Fresh> {
-        if let Some(Idle { area, listener, notification, thread }) = space.take_idle() {
-            return Ok(Fresh { area, listener, notification, thread });
-        }
-        let (area, listener) = space.start_thread()?;
-        sys::prefer_sync_wakeup(listener.as_fd());
-        let first = receive(listener.as_fd())?;
-        Ok(Fresh { area, listener, notification: first.id, thread: first.pid.cast_signed() })
+/// A parked thread of the stub, or a new one.
+fn fresh_thread(space: &Space) -> SysResult<Idle> {
+    if let Some(idle) = space.take_idle() {
+        return Ok(idle);
     }
-}
-
-/// The next notification; `Err` when the thread is gone.
-fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
-    loop {
-        if !sys::receive_sees_death() && !sys::wait_listener(listener) {
-            return Err(crate::DEAD);
-        }
-        match sys::receive(listener) {
-            Err(Errno::EINTR) => {}
-            // Withdrawn by a signal to the stub thread, or that thread has ended.
-            Err(Errno::ENOENT) if !sys::is_dead(listener) => {}
-            Err(_) => return Err(crate::DEAD),
-            Ok(notification) => return Ok(notification),
-        }
-    }
+    space.start_thread()
 }
 
 impl Thread {
     /// A thread in `space`, parked in its first switch with zero registers.
     pub(super) fn start(space: Arc<Space>) -> SysResult<Thread> {
-        let interrupts = Arc::new(Interrupts {
-            state: AtomicU32::new(0),
-            process: AtomicI32::new(0),
-            thread: AtomicI32::new(0),
-        });
-        let fresh = Fresh::in_space(&space)?;
-        let mut thread = Thread {
+        let Idle { area, listener, notification, thread } = fresh_thread(&space)?;
+        let mut this = Thread {
             space,
-            area: fresh.area,
-            listener: Some(fresh.listener),
+            area,
+            listener: Some(listener),
             parked: Parked::Dead,
             call: None,
             answer: None,
             registers: None,
             xstate: None,
             void: Default::default(),
-            interrupts,
+            interrupts: Arc::default(),
+            hits: Box::new(Hits([(0, 0); 64])),
+            policy: Policy::new(),
         };
-        thread.settle(fresh.notification, fresh.thread);
-        Ok(thread)
+        this.settle(notification, thread);
+        Ok(this)
     }
 
     /// Takes over a thread that is parked in a switch.
     fn settle(&mut self, notification: u64, thread: i32) {
-        self.interrupts.process.store(self.space.pid(), Ordering::SeqCst);
-        self.interrupts.thread.store(thread, Ordering::SeqCst);
+        self.interrupts.aim(self.space.pid(), thread);
         let frame = Frame::build(&self.area);
         frame.store(&self.area, &Registers { eflags: 0x202, ..Registers::default() });
+        self.state().store(layout::RUN_ASLEEP, Ordering::SeqCst);
         self.parked = Parked::Frame { id: notification, frame };
     }
 
-    /// The next notification; `Err` when the thread is gone.
     fn receive(&self) -> SysResult<Notification> {
         receive(self.listener()?)
     }
@@ -181,9 +142,14 @@ impl Thread {
         sys::reply(self.listener()?, id, Reply::Value(value))
     }
 
+    /// The word that the trampoline shares with us.
+    fn state(&self) -> &AtomicU32 {
+        self.area.file().word(self.area.offset() + layout::AREA_STATE)
+    }
+
     fn died(&mut self) -> Exit {
         self.parked = Parked::Dead;
-        self.interrupts.thread.store(0, Ordering::SeqCst);
+        self.interrupts.forget();
         Exit::Died
     }
 
@@ -193,28 +159,32 @@ impl Thread {
         self.died()
     }
 
-    /// Writes what the kernel changed into the frame (made on demand).
+    /// Writes what the kernel changed into the frame.
     fn flush(&mut self) {
+        let Parked::Frame { id, mut frame } = self.parked else { return };
         if self.registers.is_none() && self.xstate.is_none() {
-            if let (Parked::Frame { frame, .. }, Some(value)) = (self.parked, self.answer) {
+            if let Some(value) = self.answer {
                 frame.set_rax(&self.area, value);
             }
             return;
         }
-        let Parked::Frame { id, mut frame } = self.parked else { return };
-        let registers = match self.registers.take() {
+        let mut registers = match self.registers.take() {
             Some(registers) => registers,
             None => self.read_registers(frame),
         };
+        registers.rip = self.space.actual(registers.rip);
         if let Some(state) = self.xstate.take() {
             frame = Frame::build(&self.area);
             frame.store_xstate(&self.area, &state);
             self.parked = Parked::Frame { id, frame };
         }
         frame.store(&self.area, &registers);
+        // A call that was posted and not seen has been taken back by `read_registers`.
+        self.state().store(layout::RUN_ASLEEP, Ordering::SeqCst);
     }
 
-    /// Registers of a frame, with the sentry's own record of a call laid over them.
+    /// Registers of a frame as the guest's own text would have them, with the sentry's own record of a call
+    /// laid over them.
     fn read_registers(&self, frame: Frame) -> Registers {
         let mut registers = frame.load(&self.area);
         if let Some(call) = self.call {
@@ -226,8 +196,31 @@ impl Thread {
             }
             registers.orig_rax = u64::from(call.number);
             registers.rax = self.answer.unwrap_or(u64::from(call.number));
+            return registers;
+        }
+        if !site::is_site_code(registers.rip) {
+            return registers;
+        }
+        let [word, .., record, _] = self.posted_words();
+        match self.space.place(registers.rip, registers.r11, record) {
+            Some(Place::Before(start)) => registers.rip = start,
+            Some(Place::Plain(ip)) => registers.rip = ip,
+            Some(Place::Posted { start, behind }) => {
+                // The word is the call's number until we answer it, then its result.
+                registers.rax = word;
+                let seen = self.state().load(Ordering::SeqCst) != layout::CALL;
+                registers.rip = if seen { behind } else { start };
+            }
+            None => {}
         }
         registers
+    }
+
+    /// What a trampoline left: number or result, six arguments, record, CPU.
+    fn posted_words(&self) -> [u64; layout::AREA_CALL_WORDS] {
+        let mut words = [0; layout::AREA_CALL_WORDS];
+        self.area.file().load_words(self.area.offset() + layout::AREA_CALL, &mut words);
+        words
     }
 
     /// Makes sure that the thread is parked with a frame.
@@ -235,12 +228,16 @@ impl Thread {
         let id = match self.parked {
             Parked::Frame { frame, .. } => return Some(frame),
             Parked::Dead => return None,
-            Parked::Call { id } => id,
+            Parked::Call { id } => Some((id, self.answer.unwrap_or(0))),
+            Parked::Site { id } => id.map(|id| (id, self.area.address())),
         };
         self.interrupts.signal();
-        let mut reply = self.reply(id, self.answer.unwrap_or(0));
+        let mut sent = match id {
+            Some((id, value)) => self.reply(id, value),
+            None => Ok(()),
+        };
         for _ in 0..PATIENCE {
-            if !matches!(reply, Ok(()) | Err(Errno::ENOENT)) {
+            if !matches!(sent, Ok(()) | Err(Errno::ENOENT)) {
                 break;
             }
             let Ok(notification) = self.receive() else {
@@ -253,7 +250,7 @@ impl Thread {
                     return Some(frame);
                 }
                 // Not ours to keep: let it go on until the signal is served.
-                _ => reply = self.reply(notification.id, self.area.address()),
+                _ => sent = self.reply(notification.id, self.area.address()),
             }
         }
         self.insane();
@@ -271,33 +268,120 @@ impl Thread {
     }
 
     /// Lets the parked thread go on; `false` when it is gone.
-    fn resume(&mut self) -> bool {
+    fn resume(&mut self, wait: Wait) -> bool {
+        let state = if wait == Wait::Asleep { layout::RUN_ASLEEP } else { layout::RUN };
         let (id, value) = match self.parked {
             Parked::Dead => return false,
             Parked::Call { id } => {
+                self.state().store(state, Ordering::SeqCst);
                 // Linux leaves the number in rax of a call that nobody answered.
                 let number = self.call.map_or(0, |call| u64::from(call.number));
-                (id, self.answer.unwrap_or(number))
+                (Some(id), self.answer.unwrap_or(number))
+            }
+            Parked::Site { id } => {
+                let number = self.call.map_or(0, |call| u64::from(call.number));
+                let at = self.area.offset() + layout::AREA_CALL;
+                self.area.file().store(at, self.answer.unwrap_or(number));
+                self.state().store(state, Ordering::SeqCst);
+                (id, self.area.address())
             }
             Parked::Frame { id, frame } => {
+                // An unseen call stays posted: its trampoline goes on where it was.
                 frame.arm(&self.area);
-                (id, self.area.address())
+                (Some(id), self.area.address())
             }
         };
         self.call = None;
         self.answer = None;
+        let Some(id) = id else { return true };
         // ENOENT: a fatal signal took the thread; the next receive sees it.
         matches!(self.reply(id, value), Ok(()) | Err(Errno::ENOENT))
+    }
+
+    /// Resumes and waits for what comes next.
+    fn exchange(&mut self) -> SysResult<Arrival> {
+        let was_hot = self.policy.is_hot();
+        let wait = match self.parked {
+            Parked::Site { .. } => self.policy.choose(self.space.lookers()),
+            _ => Wait::Asleep,
+        };
+        if self.policy.is_hot() && !was_hot {
+            sys::wake_synchronously(self.listener()?, false);
+        }
+        if !self.resume(wait) {
+            if wait != Wait::Asleep {
+                self.policy.done(self.space.lookers());
+            }
+            return Err(crate::DEAD);
+        }
+        if let Wait::Looking(window) = wait {
+            let posted = self.look(window);
+            self.policy.done(self.space.lookers());
+            if posted {
+                return Ok(Arrival::Posted);
+            }
+        }
+        if self.policy.is_hot() {
+            self.policy.cool();
+            sys::wake_synchronously(self.listener()?, true);
+        }
+        loop {
+            let notification = self.receive()?;
+            let late = notification.number == layout::SWITCH
+                && notification.ip == stub::parked()
+                && self.state().load(Ordering::SeqCst) != layout::CALL;
+            if !late {
+                return Ok(Arrival::Notified(notification));
+            }
+            // The trampoline went to sleep just as the answer was given.
+            self.reply(notification.id, self.area.address())?;
+        }
+    }
+
+    /// Looks at the state word; `true` when a call was posted.
+    fn look(&self, window: Duration) -> bool {
+        let (state, start) = (self.state(), Instant::now());
+        loop {
+            for _ in 0..64 {
+                if state.load(Ordering::Acquire) == layout::CALL {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() > window {
+                let asleep = (layout::RUN, layout::RUN_ASLEEP);
+                return match state.compare_exchange(asleep.0, asleep.1, Ordering::SeqCst, Ordering::SeqCst) {
+                    Ok(_) => false,
+                    Err(found) => found == layout::CALL,
+                };
+            }
+        }
+    }
+
+    /// A call posted by a patched site.
+    fn posted(&mut self, id: Option<u64>) -> Exit {
+        let [number, rdi, rsi, rdx, r10, r8, r9, record, cpu] = self.posted_words();
+        self.policy.arrived(cpu);
+        self.parked = Parked::Site { id };
+        self.call = Some(SyscallArgs {
+            number: u32::try_from(number & 0xffff_ffff).unwrap_or(0),
+            args: [rdi, rsi, rdx, r10, r8, r9],
+            ip: self.space.behind(record),
+        });
+        Exit::Syscall
     }
 
     /// Turns a notification into an exit; `None` when there is nothing to report.
     fn classify(&mut self, notification: &Notification, interrupted: bool) -> Option<Exit> {
         let Some((frame, signal)) = self.switched(notification) else {
+            if notification.number == layout::SWITCH && notification.ip == stub::parked() {
+                return Some(self.posted(Some(notification.id)));
+            }
             self.parked = Parked::Call { id: notification.id };
             self.call = Some(SyscallArgs {
                 number: notification.number,
                 args: notification.args,
-                ip: notification.ip,
+                ip: self.visible(notification.ip),
             });
             return Some(Exit::Syscall);
         };
@@ -307,10 +391,30 @@ impl Thread {
             libc::SIGSYS => {
                 let (number, args) = frame.call(&self.area);
                 let number = u32::try_from(number & 0xffff_ffff).unwrap_or(0);
-                self.call = Some(SyscallArgs { number, args, ip: frame.rip(&self.area) });
+                let ip = self.visible(frame.rip(&self.area));
+                self.call = Some(SyscallArgs { number, args, ip });
                 Some(Exit::Syscall)
             }
+            libc::SIGILL => match self.space.landing(frame.rip(&self.area)) {
+                Some(Landing::At(ip)) => {
+                    frame.set_rip(&self.area, ip);
+                    None
+                }
+                Some(Landing::Again) => None,
+                None => Some(self.exception(frame, signal)),
+            },
             _ => Some(self.exception(frame, signal)),
+        }
+    }
+
+    /// The address in the guest's text that one behind a call in a site's plain copy stands for.
+    fn visible(&self, ip: u64) -> u64 {
+        if !site::is_site_code(ip) {
+            return ip;
+        }
+        match self.space.place(ip, 0, 0) {
+            Some(Place::Plain(visible)) => visible,
+            _ => ip,
         }
     }
 
@@ -333,9 +437,17 @@ impl Thread {
         Exit::Exception { signal: number, code, addr }
     }
 
-    /// Gives the stub thread back: parked for re-use, or ended.
-    fn release(listener: OwnedFd, space: &Space, area: Arc<Area>, notification: u64, thread: i32) {
-        let idle = Idle { area, listener, notification, thread };
+    /// Patches the place of the call that is under way, when it has been here often enough.
+    fn consider_patch(&mut self) {
+        let (Parked::Call { .. }, Some(call)) = (self.parked, self.call) else { return };
+        if self.space.lookers().is_useful() && !site::is_site_code(call.ip) && self.hits.count(call.ip) {
+            // A place that cannot be patched is left as it is.
+            let _ = self.space.patch(call.ip, call.number);
+        }
+    }
+
+    /// Gives a stub thread back: parked for re-use, or ended.
+    fn release(idle: Idle, space: &Space) {
         let Err(idle) = space.keep_idle(idle) else { return };
         // Zero makes the handler exit.
         if sys::reply(idle.listener.as_fd(), idle.notification, Reply::Value(0)).is_err() {
@@ -354,12 +466,13 @@ impl Thread {
         self.fetch_frame()?;
         let Parked::Frame { id, .. } = self.parked else { return None };
         self.parked = Parked::Dead;
-        Some((id, self.interrupts.thread.swap(0, Ordering::SeqCst)))
+        Some((id, self.interrupts.forget()))
     }
 }
 
 impl Context for Thread {
     fn run(&mut self) -> Exit {
+        self.consider_patch();
         loop {
             if matches!(self.parked, Parked::Dead) {
                 return Exit::Died;
@@ -369,11 +482,16 @@ impl Context for Thread {
                 return Exit::Interrupted;
             }
             self.flush();
-            let notification = if self.resume() { self.receive() } else { Err(crate::DEAD) };
+            let arrival = self.exchange();
             let interrupted = self.interrupts.leave();
-            let Ok(notification) = notification else { return self.died() };
-            if let Some(exit) = self.classify(&notification, interrupted) {
-                return exit;
+            match arrival {
+                Err(_) => return self.died(),
+                Ok(Arrival::Posted) => return self.posted(None),
+                Ok(Arrival::Notified(notification)) => {
+                    if let Some(exit) = self.classify(&notification, interrupted) {
+                        return exit;
+                    }
+                }
             }
         }
     }
@@ -427,18 +545,19 @@ impl Context for Thread {
 
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> SysResult<()> {
         let space = space.host_pid().and_then(|pid| self.space.sibling(pid)).ok_or(Errno::EINVAL)?;
-        let fresh = Fresh::in_space(&space)?;
+        let fresh = fresh_thread(&space)?;
         let old = self.retire();
         let area = std::mem::replace(&mut self.area, fresh.area);
         let listener = self.listener.replace(fresh.listener);
         let left = std::mem::replace(&mut self.space, space);
         if let (Some((notification, thread)), Some(listener)) = (old, listener) {
-            Thread::release(listener, &left, area, notification, thread);
+            Thread::release(Idle { area, listener, notification, thread }, &left);
         }
         self.call = None;
         self.answer = None;
         self.registers = None;
         self.xstate = None;
+        self.policy = Policy::new();
         self.settle(fresh.notification, fresh.thread);
         Ok(())
     }
@@ -448,7 +567,8 @@ impl Drop for Thread {
     fn drop(&mut self) {
         let Some((notification, thread)) = self.retire() else { return };
         if let Some(listener) = self.listener.take() {
-            Thread::release(listener, &self.space, Arc::clone(&self.area), notification, thread);
+            let area = Arc::clone(&self.area);
+            Thread::release(Idle { area, listener, notification, thread }, &self.space);
         }
     }
 }

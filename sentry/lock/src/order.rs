@@ -69,6 +69,7 @@ ranks! {
     FutexSecond = 801, "The second bucket of a requeue.";
     Timer = 820, "Timer wheel.";
     WaitQueueInner = 900, "Registrations on a wait queue.";
+    PatchedText = 945, "Patched call sites of one stub process.";
     StubHelper = 950, "The helper thread of one stub process, busy with a batch of host calls.";
     Leaf = 1000, "Anything that takes no further lock.";
 }

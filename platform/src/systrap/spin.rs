@@ -1,0 +1,148 @@
+//! When to look for the next call instead of sleeping.
+//!
+//! Looking pays only while sentry thread and guest thread are on two CPUs and the guest calls again within
+//! microseconds. A notification with the synchronous wake-up brings both onto one CPU; to part them, a reply
+//! is sent without it, which costs some 40 microseconds once. Failure makes the next try exponentially rarer,
+//! the number of lookers is bounded below the number of CPUs, and nobody looks for longer than a window.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Calls in quick succession that make a try worthwhile.
+const STREAK: u32 = 16;
+/// Two calls are in quick succession when they are no further apart.
+const QUICK: Duration = Duration::from_micros(15);
+/// The same for two that are on two CPUs already and pay for that with every wake-up.
+const QUICK_APART: Duration = Duration::from_micros(80);
+/// How long to look while it works.
+const WINDOW: Duration = Duration::from_micros(20);
+/// How long to look for the first call on another CPU.
+const FIRST: Duration = Duration::from_micros(100);
+/// A service that took longer finds the guest thread asleep.
+const PATIENT: Duration = Duration::from_micros(8);
+/// Calls that a try must bring to count as a success.
+const WORTH: u32 = 64;
+const RAREST: u32 = 8;
+
+/// How many threads of this platform look at the moment.
+#[derive(Debug)]
+pub(super) struct Lookers {
+    now: AtomicU32,
+    most: u32,
+}
+
+impl Lookers {
+    /// One for every two CPUs: each looker has a partner that runs.
+    pub(super) fn new() -> Lookers {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let able = std::is_x86_feature_detected!("bmi2") && has_rdpid();
+        let most = if able { u32::try_from(cpus / 2).unwrap_or(1) } else { 0 };
+        Lookers { now: AtomicU32::new(0), most }
+    }
+    /// Whether trampolines can run here, and looking can ever pay.
+    pub(super) fn is_useful(&self) -> bool {
+        self.most > 0
+    }
+    fn join(&self) -> bool {
+        self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.most).then_some(n + 1)).is_ok()
+    }
+    fn part(&self) {
+        self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn has_rdpid() -> bool {
+    core::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 22 != 0
+}
+
+/// What one thread has learnt.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// Replies go out without the synchronous wake-up, and we look.
+    hot: bool,
+    streak: u32,
+    /// Calls until the next try.
+    wait: u32,
+    failures: u32,
+    /// Calls since the last change to hot.
+    gained: u32,
+    /// The guest's last call came from another CPU.
+    apart: bool,
+    resumed: Instant,
+    arrived: Instant,
+}
+
+/// How to wait for the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// In the listener.
+    Asleep,
+    /// Looking for so long at first.
+    Looking(Duration),
+}
+
+impl Policy {
+    pub(super) fn new() -> Policy {
+        let now = Instant::now();
+        Policy { hot: false, streak: 0, wait: 0, failures: 0, gained: 0, apart: false, resumed: now, arrived: now }
+    }
+
+    /// Whether the listener should wake synchronously.
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// A patched call has arrived, from this CPU (a guest may lie).
+    pub(super) fn arrived(&mut self, cpu: u64) {
+        self.arrived = Instant::now();
+        self.apart = cpu & 0xfff != this_cpu();
+        let quick = if self.apart { QUICK_APART } else { QUICK };
+        if self.arrived.duration_since(self.resumed) < quick {
+            self.streak = self.streak.saturating_add(1);
+        } else {
+            self.streak = 0;
+        }
+        self.gained = self.gained.saturating_add(1);
+        self.wait = self.wait.saturating_sub(1);
+    }
+
+    /// How to wait after the reply that is about to go out. `Looking` must be paired with [`Policy::done`].
+    pub(super) fn choose(&mut self, lookers: &Lookers) -> Wait {
+        self.resumed = Instant::now();
+        let patient = self.resumed.duration_since(self.arrived) < PATIENT;
+        if self.hot {
+            if !self.apart {
+                // Looking here would only keep the guest from running.
+                return Wait::Asleep;
+            }
+            return if patient && lookers.join() { Wait::Looking(WINDOW) } else { Wait::Asleep };
+        }
+        if self.streak < STREAK || self.wait > 0 || !lookers.is_useful() || !lookers.join() {
+            return Wait::Asleep;
+        }
+        self.hot = true;
+        self.gained = 0;
+        Wait::Looking(FIRST)
+    }
+
+    /// A look is over.
+    pub(super) fn done(&self, lookers: &Lookers) {
+        lookers.part();
+    }
+
+    /// Nothing came, or it came from our own CPU: back to sleeping.
+    pub(super) fn cool(&mut self) {
+        if !self.hot {
+            return;
+        }
+        self.hot = false;
+        self.streak = 0;
+        self.failures = if self.gained >= WORTH { self.failures / 2 } else { (self.failures + 1).min(RAREST) };
+        self.wait = STREAK << self.failures;
+    }
+}
+
+/// The CPU this thread runs on, without its node.
+fn this_cpu() -> u64 {
+    u64::try_from(rustix::thread::sched_getcpu()).unwrap_or(0) & 0xfff
+}
