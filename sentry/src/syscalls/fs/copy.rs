@@ -116,6 +116,10 @@ pub fn sendfile(
     if from.at.is_some() && !input.is_seekable() {
         return Err(Errno::ESPIPE.into());
     }
+    // As on Linux the input must be seekable: of a stream, bytes could be lost.
+    if !input.is_seekable() {
+        return Err(Errno::EINVAL.into());
+    }
     let mut to = Cursor { ptr: offset, at: None };
     let by = cx.caller();
     let done = pump(&input, &mut from, &output, &mut to, count.min(abi::limits::MAX_RW_COUNT), &by)?;
