@@ -5,7 +5,8 @@
 use crate::futex::FutexTable;
 use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
-use crate::process::tree::ProcessTree;
+use crate::process::tree::{ProcessTree, TaskIndex};
+use crate::procfs::Sysctl;
 use crate::strace::SyscallTrace;
 use crate::task::{FsContext, TaskShared};
 use abi::SysResult;
@@ -30,6 +31,8 @@ pub struct Kernel {
     pub files: KernelFiles,
     /// Threads, processes, groups, sessions.
     pub tree: Ranked<PidTable, ProcessTree>,
+    /// The threads, for look-ups under other locks.
+    pub tasks: Arc<TaskIndex>,
     /// The sandbox's first namespaces.
     pub root: RootNamespaces,
     /// When the sandbox started.
@@ -40,6 +43,8 @@ pub struct Kernel {
     pub futexes: FutexTable,
     /// What the guest is told about the machine.
     pub machine: Machine,
+    /// Values of /proc/sys.
+    pub sysctl: Sysctl,
 }
 
 /// What the sandbox's files share.
@@ -80,6 +85,8 @@ pub struct Machine {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Cycles of a processor in a millisecond; 0 when unknown.
+    pub cpu_khz: u64,
 }
 
 impl Kernel {
@@ -96,16 +103,20 @@ impl Kernel {
         let options = TmpfsOptions::default();
         let shm = Mount::of_fs(TmpFs::new(&frames, &options), MountFlags::empty(), b"shm");
         let files = KernelFiles { vfs: Vfs::new(), shm, terminals: Terminals::new() };
+        let tree = ProcessTree::default();
+        let tasks = Arc::clone(tree.index());
         Ok(Arc::new(Kernel {
             platform,
             frames,
-            tree: Ranked::new(ProcessTree::default()),
+            tree: Ranked::new(tree),
+            tasks,
             root: RootNamespaces { user, pid, proxy },
             boot: BootClock { started: Instant::now(), realtime },
             trace: SyscallTrace::default(),
             futexes: FutexTable::default(),
             files,
             machine,
+            sysctl: Sysctl::default(),
         }))
     }
     /// The file-system context of every process, once each.

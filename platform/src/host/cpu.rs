@@ -50,3 +50,34 @@ pub fn mxcsr_mask() -> u32 {
         mask => mask,
     }
 }
+
+/// Registers after CPUID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cpuid {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+/// CPUID, where the leaf exists; zeroes where it does not.
+#[must_use]
+pub fn cpuid(leaf: u32, sub: u32) -> Cpuid {
+    let highest = __cpuid_count(leaf & 0xffff_0000, 0).eax;
+    if leaf > highest {
+        return Cpuid::default();
+    }
+    let found = __cpuid_count(leaf, sub);
+    Cpuid { eax: found.eax, ebx: found.ebx, ecx: found.ecx, edx: found.edx }
+}
+
+/// The time-stamp counter.
+#[must_use]
+pub fn timestamp() -> u64 {
+    // SAFETY: every x86-64 processor has RDTSC, and the kernel leaves it to user space.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}

@@ -27,7 +27,6 @@ ranks! {
     Containers = 20, "One container's record.";
     OpenFilePos = 50, "File position of an open file: held over one read or write of any file, procfs included.";
     PidTable = 100, "Pids, thread groups, process groups, sessions: the shape of the process tree.";
-    Namespaces = 110, "Namespace tables.";
     ProcessState = 120, "One thread group: members, children's exit states, job control.";
     PtraceState = 130, "Tracer links.";
     MountTable = 200, "One mount namespace.";
@@ -62,6 +61,7 @@ ranks! {
     MountLinks = 630, "Parent, children and propagation of one mount.";
     DentryNames = 640, "Cached names below one dentry.";
     DentryLinks = 641, "Parent and name of one dentry.";
+    Namespaces = 690, "Names and id maps of one namespace: permission checks ask for them anywhere.";
     SignalHandlers = 700, "sigaction table of a thread group.";
     SignalPending = 710, "Pending signals of a thread or group.";
     TaskState = 720, "Small per-task shared fields.";

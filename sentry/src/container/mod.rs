@@ -60,7 +60,7 @@ impl std::fmt::Debug for Sandbox {
 impl Sandbox {
     /// A sandbox without containers.
     pub fn new(config: &BootConfig, platform: Arc<dyn Platform>) -> SysResult<Arc<Sandbox>> {
-        let machine = Machine { cpus: config.cpus.max(1), memory: config.memory_limit };
+        let machine = Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
         let kernel = Kernel::new(platform, machine)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
@@ -146,7 +146,7 @@ impl SandboxControl for Sandbox {
         }
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
         let Donated { stdio, preserved, gofer } = donated;
-        let fs = mounts::build(&self.kernel, &spec, gofer)?;
+        let fs = mounts::build(&self.kernel, &spec, gofer, &pid_ns)?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &spec.process,

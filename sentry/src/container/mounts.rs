@@ -12,6 +12,7 @@ use crate::control::spec::{
 use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::kernel::Kernel;
 use crate::namespace::next_ino;
+use crate::process::pid::PidNs;
 use abi::fs::{FileType, OpenFlags, make_dev};
 use abi::{Errno, SysResult};
 use std::os::fd::OwnedFd;
@@ -32,6 +33,8 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     types.register_type(TmpfsType::new(&kernel.frames, "ramfs"));
     types.register_type(Arc::new(OverlayType));
     types.register_type(DevtmpfsType::new(&kernel.frames)?);
+    types.register_type(crate::procfs::ProcType::new(kernel));
+    types.register_type(crate::sysfs::SysfsType::new(kernel));
     devtmpfs::register_memory_devices(types);
     vfs::devpts::register(types, &kernel.files.terminals);
     crate::signal::terminal::connect(kernel);
@@ -56,6 +59,7 @@ pub(super) fn build(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     gofer: Option<OwnedFd>,
+    pids: &Arc<PidNs>,
 ) -> ControlResult<FsContext> {
     let gofer = gofer
         .ok_or_else(|| ControlError::new(ErrorKind::Invalid, "no connection to the gofer was donated"))?;
@@ -73,7 +77,7 @@ pub(super) fn build(
     fs.umask = 0;
     let walk = Walk::new(&fs, &by);
     for entry in &spec.mounts {
-        add(&walk, entry, &channel, kernel)
+        add(&walk, entry, &channel, kernel, pids)
             .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
     }
     devices(&walk, spec).map_err(|e| failed("linux.devices", e))?;
@@ -137,7 +141,13 @@ fn make_place(walk: &Walk<'_>, path: &[u8], kind: FileType) -> SysResult<Locatio
     walk.find(path, Follow::Yes)
 }
 
-fn add(walk: &Walk<'_>, entry: &MountSpec, channel: &Arc<Channel>, kernel: &Arc<Kernel>) -> SysResult<()> {
+fn add(
+    walk: &Walk<'_>,
+    entry: &MountSpec,
+    channel: &Arc<Channel>,
+    kernel: &Arc<Kernel>,
+    pids: &Arc<PidNs>,
+) -> SysResult<()> {
     let destination = entry.destination.as_bytes();
     let ns = &walk.fs.ns;
     let flags = per_mount(entry.flags);
@@ -153,6 +163,10 @@ fn add(walk: &Walk<'_>, entry: &MountSpec, channel: &Arc<Channel>, kernel: &Arc<
             )?;
             Mount::of_fs(remote, flags, b"none")
         }
+        MountKind::Proc => {
+            make_place(walk, destination, FileType::Directory)?;
+            Mount::of_fs(crate::procfs::new(kernel, pids), flags, b"proc")
+        }
         MountKind::Tmpfs if entry.destination == "/dev" => {
             // Devices are the kernel's own: the image cannot bring any.
             make_place(walk, destination, FileType::Directory)?;
@@ -165,7 +179,6 @@ fn add(walk: &Walk<'_>, entry: &MountSpec, channel: &Arc<Channel>, kernel: &Arc<
         ref kind => {
             make_place(walk, destination, FileType::Directory)?;
             let (name, source): (&[u8], &[u8]) = match kind {
-                MountKind::Proc => (b"proc", b"proc"),
                 MountKind::Sysfs => (b"sysfs", b"sysfs"),
                 MountKind::Devpts => (b"devpts", b"devpts"),
                 MountKind::Mqueue => (b"mqueue", b"mqueue"),

@@ -181,8 +181,8 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     let process = Process::new(Arc::clone(&pid), limits);
     process.marks.has_executed.store(true, Ordering::Relaxed);
     if let Some(score) = spec.oom_score_adj {
-        let biased = i64::from(score).saturating_add(1000);
-        process.marks.oom_score_adj.store(u64::try_from(biased).unwrap_or(0), Ordering::Relaxed);
+        process.marks.oom_score_adj.store(score, Ordering::Relaxed);
+        process.marks.oom_score_adj_min.store(score, Ordering::Relaxed);
     }
     let files = Arc::new(FdTable::default());
     stdio::install(plan, &fs, &by, pid.root(), &files).map_err(|e| failed("standard input and output", e))?;

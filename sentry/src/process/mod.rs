@@ -18,7 +18,7 @@ use lock::order::{Leaf, ProcessState, SignalPending, TaskState};
 use lock::{Ranked, WaitQueue};
 use pid::Pid;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A thread group.
@@ -74,8 +74,12 @@ pub struct Marks {
     pub no_huge_pages: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
-    /// Value of `/proc/pid/oom_score_adj`, biased by 1000.
-    pub oom_score_adj: AtomicU64,
+    /// Value of `/proc/pid/oom_score_adj`.
+    pub oom_score_adj: AtomicI32,
+    /// The lowest that a privileged process set it to: others may not go below.
+    pub oom_score_adj_min: AtomicI32,
+    /// Value of `/proc/pid/coredump_filter`, as bits that differ from the default.
+    pub coredump_filter: AtomicU32,
 }
 
 /// CPU time in nanoseconds, and counts.
@@ -96,6 +100,8 @@ impl Marks {
     pub fn inherit(&self, parent: &Marks) {
         self.undumpable.store(parent.undumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.oom_score_adj_min.store(parent.oom_score_adj_min.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.coredump_filter.store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

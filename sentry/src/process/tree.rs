@@ -4,12 +4,33 @@
 use super::pid::{Pid, PidNs};
 use super::{Process, WaitStatus};
 use crate::task::TaskShared;
+use lock::RankedRw;
+use lock::order::Leaf;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+/// All threads by root number, for look-ups under other locks (/proc). Rank `Leaf`.
+#[derive(Default)]
+pub struct TaskIndex(RankedRw<Leaf, HashMap<u32, Weak<TaskShared>>>);
+
+impl TaskIndex {
+    /// The thread with this root number, while it has not been waited for.
+    #[must_use]
+    pub fn get(&self, tid: u32) -> Option<Arc<TaskShared>> {
+        self.0.read().get(&tid)?.upgrade()
+    }
+}
+
+impl std::fmt::Debug for TaskIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TaskIndex(..)")
+    }
+}
 
 /// All threads and processes.
 #[derive(Default)]
 pub struct ProcessTree {
+    index: Arc<TaskIndex>,
     tasks: HashMap<u32, Arc<TaskShared>>,
     nodes: HashMap<u32, Node>,
 }
@@ -44,6 +65,11 @@ pub struct Zombie {
 }
 
 impl ProcessTree {
+    /// The table of threads that needs no lock of the tree.
+    #[must_use]
+    pub fn index(&self) -> &Arc<TaskIndex> {
+        &self.index
+    }
     /// The thread with this root number.
     #[must_use]
     pub fn task(&self, tid: u32) -> Option<&Arc<TaskShared>> {
@@ -82,10 +108,12 @@ impl ProcessTree {
     }
     /// Adds a thread.
     pub fn insert_task(&mut self, tid: u32, task: Arc<TaskShared>) {
+        self.index.0.write().insert(tid, Arc::downgrade(&task));
         self.tasks.insert(tid, task);
     }
     /// Removes a thread.
     pub fn remove_task(&mut self, tid: u32) -> Option<Arc<TaskShared>> {
+        self.index.0.write().remove(&tid);
         self.tasks.remove(&tid)
     }
     /// Adds a process below its parent.

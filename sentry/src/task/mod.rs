@@ -19,7 +19,7 @@ pub use context::Cx;
 pub use fs_context::FsContext;
 pub use owned::{OwnedSignal, Personal, Registered, StartEvent, TaskOwned};
 pub use run::current;
-pub use shared::{Published, RunMode, TaskShared, Work};
+pub use shared::{Published, PublishedMarks, RunMode, TaskShared, Work};
 pub use times::TaskTimes;
 
 /// Tells the platform which constants it may answer without the kernel.

@@ -2,7 +2,7 @@
 
 use super::clone::VforkLatch;
 use super::memory::MemoryManager;
-use super::{FsContext, Published, TaskShared};
+use super::{FsContext, Published, PublishedMarks, TaskShared};
 use crate::files::FdTable;
 use crate::futex::Waiter;
 use crate::namespace::NsProxy;
@@ -120,8 +120,20 @@ impl TaskOwned {
     /// What others are shown.
     #[must_use]
     pub fn published(&self) -> Published {
+        let filters = self.seccomp.is_some();
         Published {
             comm: self.comm,
+            own_comm: self.comm,
+            marks: PublishedMarks {
+                no_new_privs: self.no_new_privs,
+                seccomp_mode: if filters { 2 } else { 0 },
+                seccomp_filters: u32::from(filters),
+                personality: self.personal.personality,
+                timer_slack_ns: match self.personal.timer_slack_ns {
+                    0 => 50_000,
+                    slack => slack,
+                },
+            },
             cred: Arc::clone(&self.cred),
             mm: Some(Arc::clone(&self.mm)),
             files: Some(Arc::clone(&self.files)),
@@ -133,7 +145,14 @@ impl TaskOwned {
     }
     /// Shows others what this thread now uses. Called after each change of the shared copies.
     pub fn publish(&self, shared: &TaskShared) {
-        let old = std::mem::replace(&mut *shared.published.lock(), self.published());
+        let mut next = self.published();
+        let mut published = shared.published.lock();
+        if published.own_comm == self.comm {
+            // A name that another thread gave it stays until the task takes one itself.
+            next.comm = published.comm;
+        }
+        let old = std::mem::replace(&mut *published, next);
+        drop(published);
         drop(old);
     }
 }

@@ -91,6 +91,10 @@ impl RunMode {
 pub struct Published {
     /// Program name.
     pub comm: [u8; 16],
+    /// The name as the task itself last knew it: another thread may have changed it since.
+    pub own_comm: [u8; 16],
+    /// Settings of the task that /proc shows.
+    pub marks: PublishedMarks,
     /// Credentials.
     pub cred: Arc<Credentials>,
     /// Address space; `None` after exit.
@@ -105,6 +109,21 @@ pub struct Published {
     pub handlers: Arc<SignalHandlers>,
     /// Thread id.
     pub pid: Arc<Pid>,
+}
+
+/// Settings of a task that /proc shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PublishedMarks {
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privs: bool,
+    /// 0: none, 1: strict, 2: filters.
+    pub seccomp_mode: u8,
+    /// How many filters.
+    pub seccomp_filters: u32,
+    /// personality(2).
+    pub personality: u32,
+    /// PR_SET_TIMERSLACK.
+    pub timer_slack_ns: u64,
 }
 
 impl Published {
@@ -181,6 +200,10 @@ impl TaskShared {
             interrupter: Ranked::new(None),
             me: Weak::clone(me),
         })
+    }
+    /// Another thread of the process gives it a name (/proc/pid/task/tid/comm).
+    pub fn rename(&self, comm: [u8; 16]) {
+        self.published.lock().comm = comm;
     }
     /// Number in the root pid namespace.
     #[must_use]

@@ -1,0 +1,222 @@
+//! nsfs: namespaces as files, behind the links of /proc/pid/ns (namespaces(7), ioctl_ns(2)).
+
+use crate::namespace::UtsNs;
+use crate::process::pid::PidNs;
+use crate::task::Published;
+use abi::fs::{FileType, OpenFlags};
+use abi::process::CloneFlags;
+use abi::{Errno, SysResult, UserAddr};
+use std::any::Any;
+use std::sync::{Arc, LazyLock};
+use vfs::{
+    Attr, Caller, Dentry, FileOps, FileSystem, FsStat, GuestMemory, Inode, Kgid, Kuid, Location, Mount,
+    MountFlags, MountNamespace, OpenFile, UserNamespace,
+};
+
+const NS_GET_NSTYPE: u32 = 0xb703;
+const NS_GET_OWNER_UID: u32 = 0xb704;
+const MAGIC: u64 = 0x6e73_6673;
+/// Numbers of the kinds of which there is one (those of Linux's initial namespaces).
+const TIME_INO: u64 = 0xefff_fffa;
+const CGROUP_INO: u64 = 0xefff_fffb;
+const IPC_INO: u64 = 0xefff_ffff;
+const NET_INO: u64 = 0xefff_fff9;
+
+/// A namespace, held.
+#[derive(Clone)]
+pub enum NsHandle {
+    /// User.
+    User(Arc<UserNamespace>),
+    /// Mount.
+    Mnt(Arc<MountNamespace>),
+    /// Process ids.
+    Pid(Arc<PidNs>),
+    /// Host and domain name.
+    Uts(Arc<UtsNs>),
+    /// A kind of which there is only the first: its flag.
+    Single(CloneFlags),
+}
+
+/// The links of /proc/pid/ns.
+pub const NAMES: [&str; 10] = [
+    "cgroup",
+    "ipc",
+    "mnt",
+    "net",
+    "pid",
+    "pid_for_children",
+    "time",
+    "time_for_children",
+    "user",
+    "uts",
+];
+
+impl NsHandle {
+    /// The namespace of a task behind a link's name; `None` after its exit, or for an unknown name.
+    #[must_use]
+    pub fn of(task: &Published, name: &str) -> Option<NsHandle> {
+        Some(match name {
+            "user" => NsHandle::User(Arc::clone(&task.cred.user_ns)),
+            "mnt" => NsHandle::Mnt(Arc::clone(&task.fs.as_ref()?.snapshot().ns)),
+            "pid" => NsHandle::Pid(task.pid.ns().cloned()?),
+            "pid_for_children" => NsHandle::Pid(Arc::clone(&task.ns.pid_for_children)),
+            "uts" => NsHandle::Uts(Arc::clone(&task.ns.uts)),
+            "cgroup" => NsHandle::Single(CloneFlags::NEWCGROUP),
+            "ipc" => NsHandle::Single(CloneFlags::NEWIPC),
+            "net" => NsHandle::Single(CloneFlags::NEWNET),
+            "time" | "time_for_children" => NsHandle::Single(CloneFlags::NEWTIME),
+            _ => return None,
+        })
+    }
+    /// Its number.
+    #[must_use]
+    pub fn ino(&self) -> u64 {
+        match self {
+            NsHandle::User(ns) => ns.ino,
+            NsHandle::Mnt(ns) => ns.ino,
+            NsHandle::Pid(ns) => ns.ino,
+            NsHandle::Uts(ns) => ns.ino,
+            NsHandle::Single(CloneFlags::NEWCGROUP) => CGROUP_INO,
+            NsHandle::Single(CloneFlags::NEWIPC) => IPC_INO,
+            NsHandle::Single(CloneFlags::NEWTIME) => TIME_INO,
+            NsHandle::Single(_) => NET_INO,
+        }
+    }
+    /// Its CLONE_NEW* flag.
+    #[must_use]
+    pub fn flag(&self) -> CloneFlags {
+        match self {
+            NsHandle::User(_) => CloneFlags::NEWUSER,
+            NsHandle::Mnt(_) => CloneFlags::NEWNS,
+            NsHandle::Pid(_) => CloneFlags::NEWPID,
+            NsHandle::Uts(_) => CloneFlags::NEWUTS,
+            NsHandle::Single(flag) => *flag,
+        }
+    }
+    fn label(&self) -> &'static str {
+        match self.flag() {
+            CloneFlags::NEWUSER => "user",
+            CloneFlags::NEWNS => "mnt",
+            CloneFlags::NEWPID => "pid",
+            CloneFlags::NEWUTS => "uts",
+            CloneFlags::NEWCGROUP => "cgroup",
+            CloneFlags::NEWIPC => "ipc",
+            CloneFlags::NEWTIME => "time",
+            _ => "net",
+        }
+    }
+    /// `uts:[4026531838]`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}:[{}]", self.label(), self.ino())
+    }
+    /// Its place on nsfs: what the link in /proc leads to.
+    #[must_use]
+    pub fn location(&self) -> Location {
+        let inode: Arc<dyn Inode> = Arc::new(NsInode(Some(self.clone())));
+        let dentry = Dentry::root(inode, MOUNT.sb.id, self.text().as_bytes());
+        Location { mount: Arc::clone(&MOUNT), dentry }
+    }
+    /// The namespace behind an open file of /proc/pid/ns (setns(2)); `None` for other files.
+    #[must_use]
+    pub fn of_file(file: &OpenFile) -> Option<NsHandle> {
+        file.downcast::<NsFile>().map(|file| file.0.clone())
+    }
+}
+
+static MOUNT: LazyLock<Arc<Mount>> = LazyLock::new(|| Mount::of_fs(Arc::new(NsFs), MountFlags::empty(), b"nsfs"));
+
+struct NsFs;
+struct NsInode(Option<NsHandle>);
+struct NsFile(NsHandle);
+
+impl FileSystem for NsFs {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn name(&self) -> &'static str {
+        "nsfs"
+    }
+    fn dev(&self) -> u64 {
+        4
+    }
+    fn root(&self) -> Arc<dyn Inode> {
+        Arc::new(NsInode(None))
+    }
+    fn statfs(&self, _by: &Caller<'_>) -> SysResult<FsStat> {
+        Ok(FsStat { magic: MAGIC, bsize: 4096, namelen: 255, ..FsStat::default() })
+    }
+}
+
+fn attr_of(handle: Option<&NsHandle>) -> Attr {
+    let zero = abi::time::Timespec { sec: 0, nsec: 0 };
+    Attr {
+        kind: if handle.is_some() { FileType::Regular } else { FileType::Directory },
+        perm: 0o444,
+        ino: handle.map_or(1, NsHandle::ino),
+        nlink: 1,
+        uid: Kuid(0),
+        gid: Kgid(0),
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        blksize: 4096,
+        atime: zero,
+        mtime: zero,
+        ctime: zero,
+        btime: None,
+    }
+}
+
+impl Inode for NsInode {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        Arc::new(NsFs)
+    }
+    fn kind(&self) -> FileType {
+        if self.0.is_some() { FileType::Regular } else { FileType::Directory }
+    }
+    fn ino(&self) -> Option<u64> {
+        Some(self.0.as_ref().map_or(1, NsHandle::ino))
+    }
+    fn attr(&self, _by: &Caller<'_>) -> SysResult<Attr> {
+        Ok(attr_of(self.0.as_ref()))
+    }
+    fn open(self: Arc<Self>, flags: OpenFlags, _by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>> {
+        if flags.writable() {
+            return Err(Errno::EPERM);
+        }
+        let handle = self.0.clone().ok_or(Errno::ENXIO)?;
+        Ok(Arc::new(NsFile(handle)))
+    }
+}
+
+impl FileOps for NsFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn can_poll(&self) -> bool {
+        false
+    }
+    fn ioctl(
+        &self,
+        _file: &OpenFile,
+        request: u32,
+        arg: u64,
+        memory: &dyn GuestMemory,
+        by: &Caller<'_>,
+    ) -> SysResult<u64> {
+        match (request, &self.0) {
+            (NS_GET_NSTYPE, handle) => Ok(u64::from(u32::try_from(handle.flag().bits()).unwrap_or(0))),
+            (NS_GET_OWNER_UID, NsHandle::User(ns)) => {
+                let uid = by.cred.user_ns.show_uid(ns.owner);
+                memory.write(UserAddr::new(arg), &uid.to_ne_bytes())?;
+                Ok(0)
+            }
+            (NS_GET_OWNER_UID, _) => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+}
