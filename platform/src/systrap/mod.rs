@@ -5,12 +5,7 @@
 //! * `Helper`: a stub's first thread; it maps memory and clones guest threads at the sentry's word.
 //! * `Space`: one stub process. `Thread`: one guest thread in it and the sentry's end of its notifications.
 //!
-//! # Host calls at run time
-//! After [`Systrap::with_template`] the backend makes these calls and no others:
-//! `ioctl` (SECCOMP_IOCTL_NOTIF_RECV `0xc0502100`, NOTIF_SEND `0xc0182101`, NOTIF_SET_FLAGS `0x40082104`) on
-//! listeners; `poll` on listeners; `sendto`, `sendmsg`, `recvfrom`, `recvmsg` and `setsockopt(SO_PASSCRED)` on
-//! the unix sockets of helpers; `tgkill` and `kill` of stubs; `wait4` for them; `close`;
-//! `fallocate(PUNCH_HOLE)` on the shared file; `futex` inside locks. Descriptors arrive by SCM_RIGHTS.
+//! What it asks of the host at run time: [`HOST_CALLS`].
 
 mod frame;
 mod helper;
@@ -35,6 +30,23 @@ use lock::{Ranked, order};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
+
+/// Host calls that the platform makes after [`Systrap::with_template`], each with its reason, for the caller's
+/// own filter. Threads, locks and the allocator are not counted here.
+pub const HOST_CALLS: &[(libc::c_long, &str)] = &[
+    (libc::SYS_ioctl, "SECCOMP_IOCTL_NOTIF_RECV, _SEND, _SET_FLAGS (0xc0502100, 0xc0182101, 0x40082104)"),
+    (libc::SYS_poll, "whether a listener has lost its thread"),
+    (libc::SYS_sendto, "wakes the helper of a stub"),
+    (libc::SYS_recvfrom, "the helper's report"),
+    (libc::SYS_sendmsg, "hands a donated file to a stub for the length of a mapping"),
+    (libc::SYS_recvmsg, "a new stub's socket, a new guest thread's listener"),
+    (libc::SYS_setsockopt, "SO_PASSCRED: which process speaks on a new stub's socket"),
+    (libc::SYS_tgkill, "interrupts a guest thread"),
+    (libc::SYS_kill, "ends a stub process"),
+    (libc::SYS_wait4, "reaps a stub process"),
+    (libc::SYS_fallocate, "gives pages of the shared file back"),
+    (libc::SYS_close, "listeners and sockets that are done with"),
+];
 
 /// What spaces and threads share.
 #[derive(Debug)]
@@ -64,6 +76,8 @@ impl Systrap {
     /// `ENOSYS` where the host lacks something (the FSGSBASE instructions, seccomp notifications).
     pub fn prepare() -> SysResult<Template> {
         let template = Template::start()?;
+        // Asked once, before the walls go up.
+        sys::receive_sees_death();
         Ok(template)
     }
 

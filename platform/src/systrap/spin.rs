@@ -5,6 +5,7 @@
 //! is sent without it, which costs some 40 microseconds once. Failure makes the next try exponentially rarer,
 //! the number of lookers is bounded below the number of CPUs, and nobody looks for longer than a window.
 
+use super::sys;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,9 +35,9 @@ pub(super) struct Lookers {
 impl Lookers {
     /// One for every two CPUs: each looker has a partner that runs.
     pub(super) fn new() -> Lookers {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
         let able = std::is_x86_feature_detected!("bmi2") && has_rdpid();
-        let most = if able { u32::try_from(cpus / 2).unwrap_or(1) } else { 0 };
+        let most = if able { cpus / 2 } else { 0 };
         Lookers { now: AtomicU32::new(0), most }
     }
     /// Whether trampolines can run here, and looking can ever pay.
@@ -95,7 +96,7 @@ impl Policy {
     /// A patched call has arrived, from this CPU (a guest may lie).
     pub(super) fn arrived(&mut self, cpu: u64) {
         self.arrived = Instant::now();
-        self.apart = cpu & 0xfff != this_cpu();
+        self.apart = cpu & 0xfff != sys::this_cpu();
         let quick = if self.apart { QUICK_APART } else { QUICK };
         if self.arrived.duration_since(self.resumed) < quick {
             self.streak = self.streak.saturating_add(1);
@@ -142,7 +143,3 @@ impl Policy {
     }
 }
 
-/// The CPU this thread runs on, without its node.
-fn this_cpu() -> u64 {
-    u64::try_from(rustix::thread::sched_getcpu()).unwrap_or(0) & 0xfff
-}

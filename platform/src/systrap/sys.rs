@@ -8,6 +8,14 @@ fn last() -> Errno {
     std::io::Error::last_os_error().into()
 }
 
+/// The CPU this thread runs on, without its node. Only where the processor has RDPID.
+pub(super) fn this_cpu() -> u64 {
+    let cpu: u64;
+    // SAFETY: reads one register that the kernel keeps for this purpose.
+    unsafe { core::arch::asm!("rdpid {}", out(reg) cpu, options(nomem, nostack, preserves_flags)) };
+    cpu & 0xfff
+}
+
 /// A notification of seccomp_unotify(2).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
