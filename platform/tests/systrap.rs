@@ -153,8 +153,21 @@ guest_mixed:
     .balign 64
     .globl guest_attack
 guest_attack:
-    // jump to the stub's own syscall instruction with rax = mmap
-    jmp rbx
+    // any call, as the stub makes it
+    mov r9d, 0x67737472
+    syscall
+    mov rbx, rax
+    mov eax, 500
+    syscall
+    jmp guest_attack
+    .balign 64
+    .globl guest_deaf
+guest_deaf:
+    // a forged frame that blocks every signal: return through it
+    mov r9d, 0x67737472
+    mov eax, 15
+    syscall
+    ud2
     .globl guest_end
 guest_end:
     .popsection
@@ -171,6 +184,8 @@ unsafe extern "C" {
     static guest_clone: u8;
     static guest_touch: u8;
     static guest_mixed: u8;
+    static guest_attack: u8;
+    static guest_deaf: u8;
     static guest_end: u8;
 }
 
@@ -650,4 +665,69 @@ fn host_files() {
     t.registers().rip = at!(guest_fault);
     rustix::fs::ftruncate(&*fd, 0).unwrap();
     assert_eq!(t.run(), Exit::Fault { addr: 0x1000_1000, access: Access::Read });
+}
+
+#[test]
+fn calls_in_the_stubs_name() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, at!(guest_attack));
+    // Everything but its own sigreturn and exit arrives as any other call.
+    for number in [9_u64, 10, 11, 25, 28, 44, 45, 46, 47, 53, 56, 3, 292, 131, 317, 62, 234, 101, 157, 321, 435] {
+        (t.registers().rax, t.registers().rip) = (number, at!(guest_attack));
+        assert_eq!(t.run(), Exit::Syscall);
+        assert_eq!(u64::from(t.syscall().number), number);
+        t.set_return(u64::MAX);
+        assert_eq!(t.run(), Exit::Syscall);
+        assert_eq!((t.syscall().number, t.registers().rbx), (500, u64::MAX));
+    }
+    // The host's number for the switch, from the guest's own text, is a call like any other.
+    (t.registers().rax, t.registers().rip) = (0x3fff, at!(guest_attack));
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.syscall().number, 0x3fff);
+    // Jumps into the stub's text, with any registers, come back as something harmless.
+    for address in (0x10_0000..0x10_0400_u64).step_by(1) {
+        let mut t = thread(&space, address);
+        for value in [0_u64, 9, 56, 0x3fff] {
+            let r = t.registers();
+            (r.rip, r.rax, r.rbx, r.rdi, r.rsi, r.rdx) = (address, value, DATA, value, DATA, 3);
+            (r.r10, r.r8, r.r9, r.r12, r.r13) = (0x11, 1, 0x6773_7472, DATA, 1);
+            let handle = t.interrupter();
+            let poke = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_micros(300));
+                handle.interrupt();
+            });
+            let exit = t.run();
+            poke.join().unwrap();
+            if exit == Exit::Died {
+                break;
+            }
+            if exit == Exit::Syscall {
+                t.set_return(0);
+            }
+        }
+        drop(t);
+        assert!(space.apply(OpBatch::one(map(DATA, PAGE, Prot::READ | Prot::WRITE, 0x1_0000))).is_ok(), "{address:x}");
+    }
+}
+
+#[test]
+fn a_deaf_thread_is_ended() {
+    let (platform, space) = setup();
+    let mut t = thread(&space, at!(guest_deaf));
+    // uc_flags, then rsp, rip, eflags, segments, and a full mask.
+    let mut frame = [0_u64; 38];
+    (frame[20], frame[21], frame[22], frame[23], frame[37]) =
+        (DATA, at!(guest_spin), 0x202, 0x002b_0000_0000_0033, u64::MAX);
+    let bytes: Vec<u8> = frame.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    platform.memory().write(0x1_0000, &bytes).unwrap();
+    t.registers().rsp = DATA;
+    let handle = t.interrupter();
+    let begin = Instant::now();
+    let asker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        handle.interrupt();
+    });
+    assert_eq!(t.run(), Exit::Died);
+    assert!(begin.elapsed() > Duration::from_secs(4));
+    asker.join().unwrap();
 }

@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     /// Wiped stubs.
     pool: Ranked<order::Leaf, Vec<space::Stub>>,
     lookers: spin::Lookers,
+    watch: Arc<interrupt::Watch>,
     reserved: [AddrRange; 1],
     vdso: Option<AddrRange>,
     vvar: Option<AddrRange>,
@@ -103,6 +104,7 @@ impl Systrap {
             spaces: Ranked::new(HashMap::new()),
             pool: Ranked::default(),
             lookers: spin::Lookers::new(),
+            watch: Arc::default(),
             reserved: [low],
         };
         Ok(Systrap { inner: Arc::new(inner) })

@@ -5,6 +5,7 @@
 //! Locks: `PatchedText`, then `StubHelper`.
 
 use super::helper::{BATCH, Call, FIRST_FD, Helper, MEMORY_FD, Mode, SHARED_FD, SOCKET_FD};
+use super::interrupt::Watch;
 use super::site::{Family, Landing, Place, Poke, Sites};
 use super::slots::{Area, Control};
 use super::spin::Lookers;
@@ -18,7 +19,7 @@ use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot, TextSourc
 use crate::stub::filter::THREAD_PROGRAM;
 use crate::stub::layout::{
     AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, CONTROL_SIZE, ENTRIES, ENTRIES_SIZE, LOW, LOW_END,
-    SCRATCH, STACK, STUB_END, TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
+    SCRATCH, STACK, STUB_END, SWITCH, TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
 };
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
@@ -213,6 +214,11 @@ impl Space {
         &self.inner.lookers
     }
 
+    /// Who watches over unanswered interrupts.
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.inner.watch
+    }
+
     fn sites<T>(&self, none: T, ask: impl FnOnce(&Sites, &MemoryFile) -> T) -> T {
         if !self.patched.load(Ordering::Acquire) {
             return none;
@@ -329,6 +335,10 @@ impl Space {
         // Until its first switch the thread reads the control page: the helper is ours until then.
         let first = receive(listener.as_fd())?;
         drop(helper);
+        if first.number != SWITCH || first.ip != crate::stub::switched() {
+            stub.process.kill();
+            return Err(crate::DEAD);
+        }
         Ok(Idle { area, listener, notification: first.id, thread: first.pid.cast_signed() })
     }
 

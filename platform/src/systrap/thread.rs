@@ -103,6 +103,7 @@ impl Thread {
     /// A thread in `space`, parked in its first switch with zero registers.
     pub(super) fn start(space: Arc<Space>) -> SysResult<Thread> {
         let Idle { area, listener, notification, thread } = fresh_thread(&space)?;
+        let interrupts = Arc::new(Interrupts::new(space.watch()));
         let mut this = Thread {
             space,
             area,
@@ -113,7 +114,7 @@ impl Thread {
             registers: None,
             xstate: None,
             void: Default::default(),
-            interrupts: Arc::default(),
+            interrupts,
             hits: Box::new(Hits([(0, 0); 64])),
             policy: Policy::new(),
         };
@@ -123,7 +124,7 @@ impl Thread {
 
     /// Takes over a thread that is parked in a switch.
     fn settle(&mut self, notification: u64, thread: i32) {
-        self.interrupts.aim(self.space.pid(), thread);
+        self.interrupts.aim(&self.space, thread);
         let frame = Frame::build(&self.area);
         frame.store(&self.area, &Registers { eflags: 0x202, ..Registers::default() });
         self.state().store(layout::RUN_ASLEEP, Ordering::SeqCst);
