@@ -14,7 +14,8 @@ pub mod wait;
 use crate::signal::Pending;
 use crate::task::TaskShared;
 use limits::Limits;
-use lock::order::{Leaf, ProcessState, SignalPending, TaskState};
+use crate::time::timer::ProcessTimers;
+use lock::order::{FileObject, Leaf, ProcessState, SignalPending, TaskState};
 use lock::{Ranked, WaitQueue};
 use pid::Pid;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Process {
     pub signal_events: WaitQueue,
     /// Who wants to know how it ended.
     pub ending: Ranked<Leaf, Ending>,
+    /// Interval timers and POSIX timers.
+    pub timers: Ranked<FileObject, ProcessTimers>,
     /// Marks that are read without a lock.
     pub marks: Marks,
     /// CPU time of threads that are gone, and of waited-for children.
@@ -229,6 +232,7 @@ impl Process {
             exit_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),
             ending: Ranked::new(Ending::default()),
+            timers: Ranked::new(ProcessTimers::default()),
             marks: Marks::default(),
             times: Times::default(),
             started: Instant::now(),
@@ -248,7 +252,10 @@ impl Process {
         (user, system)
     }
     /// Timers of a process that is gone fire no more.
-    pub fn end_timers(&self) {}
+    pub fn end_timers(&self) {
+        let gone = std::mem::take(&mut *self.timers.lock());
+        drop(gone);
+    }
     /// A copy of the thread list.
     #[must_use]
     pub fn threads(&self) -> Vec<Arc<TaskShared>> {

@@ -200,7 +200,8 @@ pub fn force(task: &Arc<TaskShared>, handlers: &super::SignalHandlers, info: Sig
 /// Takes the next pending signal of `wanted` for `task`: its own first.
 pub fn take(task: &TaskShared, wanted: SigSet) -> Option<(Signal, SigInfo)> {
     let own = task.pending.lock().take(wanted);
-    let taken = own.or_else(|| task.process.pending.lock().take(wanted))?;
+    let mut taken = own.or_else(|| task.process.pending.lock().take(wanted))?;
+    crate::time::timer::complete(&task.process, &mut taken.1);
     let count = &task.process.queued_signals;
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     Some(taken)

@@ -94,6 +94,8 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     if changed {
         cx.shared.death_signal.store(0, Ordering::Relaxed);
     }
+    let timers = std::mem::take(&mut cx.shared.process.timers.lock().posix);
+    drop(timers);
     cx.owned.cred = cred;
     cx.owned.publish(cx.shared);
     for file in closed {

@@ -1,5 +1,7 @@
 //! Clocks and timers of the sandbox.
 
+pub mod timer;
+
 use abi::time::Timespec;
 use abi::{Errno, SysResult};
 use std::time::{Duration, Instant};

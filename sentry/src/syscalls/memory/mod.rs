@@ -1,3 +1,4 @@
 //! Memory: thin calls over the memory manager.
 
+pub mod advise;
 pub mod map;

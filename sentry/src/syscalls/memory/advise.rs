@@ -1,0 +1,111 @@
+//! mremap(2), madvise(2), msync(2), mincore(2), mlock(2) and its kin.
+
+use crate::call_flags;
+use crate::task::Cx;
+use abi::{CallResult, Errno, PAGE_SIZE, UserAddr};
+use mm::{Advice, LockScope, RemapArgs, RemapFlags};
+
+call_flags! {
+    RemapFlags, "MREMAP_";
+}
+
+/// mremap(2).
+pub fn mremap(
+    cx: &mut Cx<'_>,
+    old: UserAddr,
+    old_len: u64,
+    new_len: u64,
+    flags: RemapFlags,
+    to: UserAddr,
+) -> CallResult<UserAddr> {
+    Ok(cx.mm().mremap(RemapArgs { old, old_len, new_len, flags, to })?)
+}
+
+/// madvise(2).
+pub fn madvise(cx: &mut Cx<'_>, addr: UserAddr, len: u64, advice: u32) -> CallResult<()> {
+    Ok(cx.mm().madvise(addr, len, Advice::new(advice)?)?)
+}
+
+/// msync(2).
+pub fn msync(cx: &mut Cx<'_>, addr: UserAddr, len: u64, flags: u32) -> CallResult<()> {
+    Ok(cx.mm().msync(addr, len, flags)?)
+}
+
+/// mincore(2).
+pub fn mincore(cx: &mut Cx<'_>, addr: UserAddr, len: u64, out: UserAddr) -> CallResult<()> {
+    // In pieces: the answer for a large range is large.
+    const PIECE: u64 = 4096 * PAGE_SIZE;
+    let mut done = 0;
+    if len == 0 {
+        cx.mm().mincore(addr, 0)?;
+    }
+    while done < len {
+        let piece = (len - done).min(PIECE);
+        let bytes = cx.mm().mincore(addr.checked_add(done).map_err(|_| Errno::ENOMEM)?, piece)?;
+        cx.mm().write_bytes(out.checked_add(done / PAGE_SIZE)?, &bytes)?;
+        done += piece;
+    }
+    Ok(())
+}
+
+const MLOCK_ONFAULT: u32 = 1;
+
+/// mlock(2).
+pub fn mlock(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
+    Ok(cx.mm().mlock(addr, len, LockScope::Now)?)
+}
+
+/// mlock2(2).
+pub fn mlock2(cx: &mut Cx<'_>, addr: UserAddr, len: u64, flags: u32) -> CallResult<()> {
+    let scope = match flags {
+        0 => LockScope::Now,
+        MLOCK_ONFAULT => LockScope::OnFault,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok(cx.mm().mlock(addr, len, scope)?)
+}
+
+/// munlock(2).
+pub fn munlock(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
+    Ok(cx.mm().munlock(addr, len)?)
+}
+
+const MCL_CURRENT: u32 = 1;
+const MCL_FUTURE: u32 = 2;
+const MCL_ONFAULT: u32 = 4;
+
+/// mlockall(2).
+pub fn mlockall(cx: &mut Cx<'_>, flags: u32) -> CallResult<()> {
+    let which = flags & (MCL_CURRENT | MCL_FUTURE);
+    if flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || which == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let scope = if flags & MCL_ONFAULT != 0 { LockScope::OnFault } else { LockScope::Now };
+    let current = (flags & MCL_CURRENT != 0).then_some(scope);
+    let future = (flags & MCL_FUTURE != 0).then_some(scope);
+    Ok(cx.mm().mlockall(current, future)?)
+}
+
+/// munlockall(2).
+pub fn munlockall(cx: &mut Cx<'_>) -> CallResult<()> {
+    cx.mm().munlockall();
+    Ok(())
+}
+
+/// pkey_mprotect(2): without protection keys only key -1 exists.
+pub fn pkey_mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: platform::Prot, key: i32) -> CallResult<()> {
+    if key != -1 {
+        return Err(Errno::EINVAL.into());
+    }
+    super::map::mprotect(cx, addr, len, prot)
+}
+
+/// pkey_alloc(2): no protection keys are to be had.
+pub fn pkey_alloc(_cx: &mut Cx<'_>, _flags: u64, _rights: u64) -> CallResult<i32> {
+    Err(Errno::ENOSPC.into())
+}
+
+/// pkey_free(2).
+pub fn pkey_free(_cx: &mut Cx<'_>, _key: i32) -> CallResult<()> {
+    Err(Errno::EINVAL.into())
+}
