@@ -99,6 +99,10 @@ impl Membership {
             }
         }
         let cpu = resources.cpu().as_ref();
+        if let (Some(shares), Some(group)) = (cpu.and_then(|cpu| cpu.shares()).filter(|n| *n > 0), self.group("cpu")) {
+            // Not by way of a v2 weight, which rounds.
+            write(&group.path.join("cpu.shares"), &shares.to_string())?;
+        }
         for (file, value) in [
             ("cpuset.cpus", cpu.and_then(|c| c.cpus().as_ref())),
             ("cpuset.mems", cpu.and_then(|c| c.mems().as_ref())),

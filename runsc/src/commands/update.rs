@@ -6,7 +6,7 @@ use crate::error::{Doing, Failure, Outcome};
 use crate::sandbox::launch::connect;
 use crate::spec::convert::{limits, weight};
 use crate::spec::load::parse;
-use ::sentry::control::message::Ask;
+use ::sentry::control::message::{Ask, ErrorKind};
 use oci_spec::runtime::LinuxResources;
 use std::io::Read;
 use std::path::Path;
@@ -30,7 +30,14 @@ pub(super) fn update(global: &Global, args: &Update) -> Outcome<u8> {
     if let Some(cgroup) = &record.cgroup {
         cgroup.apply(&limits)?;
     }
-    connect(&store.socket(&record.sandbox))?.order(Ask::Update { container: args.id.clone(), limits })?;
+    let order = Ask::Update { container: args.id.clone(), limits };
+    match connect(&store.socket(&record.sandbox))?.order(order) {
+        // The host's cgroup enforces them.
+        Err(error) if error.kind == ErrorKind::Unsupported && record.cgroup.is_some() => {
+            crate::log::warn(global, "update: limits were set on the host's cgroup only");
+        }
+        other => other?,
+    }
     Ok(0)
 }
 
