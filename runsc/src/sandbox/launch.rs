@@ -165,7 +165,7 @@ fn boot_config(global: &Global, plan: &Plan) -> BootConfig {
         strace: global.strace,
         debug: global.debug,
         memory_limit: host_memory(),
-        cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+        cpus: rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count()),
         host: HostFacts::default(),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) const NOBODY: u32 = 65_534;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// Descriptors below this are looked at before the filter goes in: far more than are open.
-const DESCRIPTORS_CHECKED: i32 = 512;
+const DESCRIPTORS_CHECKED: i32 = 256;
 
 /// Exit status of a sentry that panicked: as a shell shows SIGABRT.
 const PANICKED: u8 = 134;

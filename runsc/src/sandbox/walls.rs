@@ -5,7 +5,7 @@ use platform::spawn::install_descriptor;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 
 /// Leaves the caller behind: its session (its terminal's signals are not for us), its working directory, its
 /// environment, its signal handling.
@@ -27,8 +27,12 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Outcome<()> {
 /// Takes descriptors 0 to 2, which nothing else may have: panics write to 2.
 pub(crate) fn fill_standard(error: Option<&OwnedFd>) -> Outcome<()> {
     let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "/dev/null")?;
-    // A descriptor below 3 would be replaced while it is in use.
-    let null = rustix::io::fcntl_dupfd_cloexec(&null, 3).doing(|| "/dev/null")?;
+    // A descriptor below 3 would be replaced while it is in use, and closed in its new use.
+    let first = null;
+    let null = rustix::io::fcntl_dupfd_cloexec(&first, 3).doing(|| "/dev/null")?;
+    if first.as_raw_fd() < 3 {
+        let _ = first.into_raw_fd();
+    }
     for (number, fd) in [(0, &null), (1, &null), (2, error.unwrap_or(&null))] {
         install_descriptor(fd.as_fd(), number).doing(|| "standard descriptors")?;
     }
