@@ -185,7 +185,15 @@ fn add(
                 MountKind::Cgroup => (b"cgroup2", b"cgroup"),
                 _ => (b"tmpfs", b"tmpfs"),
             };
-            mount_ops::make(walk, name, source, flags, data.as_bytes())?
+            match mount_ops::make(walk, name, source, flags, data.as_bytes()) {
+                // Nearly every bundle lists these: a kernel without them leaves the directory as it is.
+                Err(Errno::ENODEV) if matches!(kind, MountKind::Mqueue | MountKind::Cgroup) => {
+                    let kind = String::from_utf8_lossy(name);
+                    kernel.trace.log(&format!("mounts: {:?} left out: no {kind} here", entry.destination));
+                    return Ok(());
+                }
+                other => other?,
+            }
         }
     };
     let at = walk.find(destination, Follow::Yes)?;
