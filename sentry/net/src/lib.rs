@@ -12,6 +12,7 @@ pub mod inet;
 pub mod netlink;
 pub mod netns;
 pub mod socket;
+pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod types;

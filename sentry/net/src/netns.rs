@@ -3,6 +3,7 @@
 use crate::inet::ports::PortTable;
 use crate::inet::tcp::TcpSocket;
 use crate::inet::udp::UdpSocket;
+use crate::socket::SocketFile;
 use crate::unix::UnixSocket;
 use abi::{Errno, SysResult, UserAddr, ioctl};
 use lock::Ranked;
@@ -67,6 +68,13 @@ impl Interface {
     }
 }
 
+/// Every open socket, swept when it has doubled.
+#[derive(Default)]
+struct SocketList {
+    open: Vec<Weak<SocketFile>>,
+    sweep_at: usize,
+}
+
 /// A network namespace.
 pub struct NetNs {
     /// Number in /proc/pid/ns.
@@ -77,6 +85,7 @@ pub struct NetNs {
     pub(crate) tcp: Ranked<NetStack, PortTable<TcpSocket>>,
     pub(crate) udp: Ranked<NetStack, PortTable<UdpSocket>>,
     pub(crate) abstract_names: Ranked<NetStack, HashMap<Vec<u8>, Weak<UnixSocket>>>,
+    sockets: Ranked<NetStack, SocketList>,
     pub(crate) netlink_ports: Ranked<NetStack, HashMap<u32, ()>>,
     /// `net.ipv4.ip_local_port_range`, low and high.
     pub port_range: [AtomicU32; 2],
@@ -105,12 +114,25 @@ impl NetNs {
             tcp: Ranked::default(),
             udp: Ranked::default(),
             abstract_names: Ranked::default(),
+            sockets: Ranked::default(),
             netlink_ports: Ranked::default(),
             port_range: [AtomicU32::new(32768), AtomicU32::new(60999)],
             somaxconn: AtomicU32::new(4096),
             unprivileged_port: AtomicU32::new(1024),
             unix_queue: AtomicU32::new(10),
         })
+    }
+    pub(crate) fn note_socket(&self, file: &Arc<SocketFile>) {
+        let mut list = self.sockets.lock();
+        if list.open.len() >= list.sweep_at.max(64) {
+            list.open.retain(|f| f.strong_count() > 0);
+            list.sweep_at = list.open.len().saturating_mul(2);
+        }
+        list.open.push(Arc::downgrade(file));
+    }
+    /// Every open socket.
+    pub(crate) fn socket_files(&self) -> Vec<Arc<SocketFile>> {
+        self.sockets.lock().open.iter().filter_map(Weak::upgrade).collect()
     }
     /// A copy of the interfaces.
     #[must_use]

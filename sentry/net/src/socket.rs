@@ -98,10 +98,10 @@ pub fn of(file: &OpenFile) -> SysResult<&SocketFile> {
 /// An open file around a socket. `flags` may hold NONBLOCK.
 pub fn open(socket: Arc<dyn Socket>, flags: OpenFlags, by: &Caller<'_>) -> Arc<OpenFile> {
     let inode = AnonInode::new(FileType::Socket, 0o777, by);
-    OpenFile::anonymous(
-        Arc::new(SocketFile { socket, inode }),
-        (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR,
-    )
+    let ns = Arc::clone(&socket.base().ns);
+    let ops = Arc::new(SocketFile { socket, inode });
+    ns.note_socket(&ops);
+    OpenFile::anonymous(ops, (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR)
 }
 
 impl Waitable for SocketFile {
@@ -121,6 +121,12 @@ impl SocketFile {
     #[must_use]
     pub fn socket(&self) -> &Arc<dyn Socket> {
         &self.socket
+    }
+
+    /// Owner, inode number and the like.
+    #[must_use]
+    pub fn attributes(&self) -> Attr {
+        self.inode.attr()
     }
 
     fn wait<T>(

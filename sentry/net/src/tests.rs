@@ -280,3 +280,21 @@ fn netlink_dumps_lo() {
     let refused = recv(&file, 8192, NOW, &by).unwrap();
     assert_eq!(refused[16..20], (-95i32).to_ne_bytes());
 }
+
+#[test]
+fn tables_show_open_sockets() {
+    use crate::table::{Family, tcp, udp, unix};
+    let by = TestCaller::default();
+    let ns = ns(&by);
+    let (server, client, child) = connection(&ns, &by);
+    let rows = tcp(&ns, Family::V4, &by.cred.user_ns);
+    assert_eq!(rows.len(), 3);
+    assert!(rows[0].contains(": 0100007F:") && rows[0].contains(" 00000000:0000 0A "), "{rows:?}");
+    assert!(rows[1].contains(" 01 "));
+    drop((server, client, child));
+    assert!(tcp(&ns, Family::V4, &by.cred.user_ns).is_empty());
+    assert!(udp(&ns, Family::V6, &by.cred.user_ns).is_empty());
+    let file = make(&ns, 1, DGRAM, &by);
+    sock(&file).bind(&SockAddr::Unix(UnixAddr::Abstract(b"n".to_vec())), &by.by()).unwrap();
+    assert!(unix(&ns)[0].ends_with(b" @n"));
+}

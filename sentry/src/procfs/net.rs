@@ -2,6 +2,8 @@
 
 use super::subject::Subject;
 use super::text::put;
+use ::net::NetNs;
+use ::net::table::{self, Family};
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use std::sync::Arc;
@@ -18,6 +20,28 @@ const UDP6: &str = "  sl  local_address                         remote_address  
 
 fn line(text: &str, width: usize) -> Vec<u8> {
     format!("{text:<width$}\n").into_bytes()
+}
+
+/// The network namespace of the process that is shown.
+fn ns(subject: &Subject) -> SysResult<Arc<NetNs>> {
+    Ok(Arc::clone(&subject.published()?.ns.net))
+}
+
+fn rows(header: &str, width: usize, rows: Vec<String>) -> SysResult<Vec<u8>> {
+    let mut out = line(header, width);
+    for row in rows {
+        out.extend(line(&row, width));
+    }
+    Ok(out)
+}
+
+fn unix(ns: &NetNs) -> Vec<u8> {
+    let mut out = b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec();
+    for row in table::unix(ns) {
+        out.extend(row);
+        out.push(b'\n');
+    }
+    out
 }
 
 /// In the order of names.
@@ -47,13 +71,13 @@ static TABLES: [(&str, Table); 30] = [
     ("rt6_stats", |_, _| Ok(b"0000 0000 0000 0000 0000 0000 0000\n".to_vec())),
     ("snmp", |_, _| Ok(snmp())),
     ("snmp6", |_, _| Ok(Vec::new())),
-    ("sockstat", |_, _| Ok(sockstat())),
+    ("sockstat", |s, _| Ok(sockstat(table::counts(&*ns(s)?)))),
     ("sockstat6", |_, _| Ok(b"TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0\n".to_vec())),
-    ("tcp", |_, _| Ok(line(TCP, 149))),
-    ("tcp6", |_, _| Ok(line(TCP6, 0))),
-    ("udp", |_, _| Ok(line(UDP, 127))),
-    ("udp6", |_, _| Ok(line(UDP6, 0))),
-    ("unix", |_, _| Ok(b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec())),
+    ("tcp", |s, by| rows(TCP, 149, table::tcp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
+    ("tcp6", |s, by| rows(TCP6, 0, table::tcp(&*ns(s)?, Family::V6, &by.cred.user_ns))),
+    ("udp", |s, by| rows(UDP, 127, table::udp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
+    ("udp6", |s, by| rows(UDP6, 0, table::udp(&*ns(s)?, Family::V6, &by.cred.user_ns))),
+    ("unix", |s, _| Ok(unix(&*ns(s)?))),
 ];
 
 struct Tables(Subject);
@@ -155,8 +179,12 @@ fn netstat() -> Vec<u8> {
     out.into_bytes()
 }
 
-fn sockstat() -> Vec<u8> {
-    b"sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n".to_vec()
+fn sockstat((all, tcp, udp): (usize, usize, usize)) -> Vec<u8> {
+    format!(
+        "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\n\
+         UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+    )
+    .into_bytes()
 }
 
 fn protocols() -> Vec<u8> {

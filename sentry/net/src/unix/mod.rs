@@ -21,7 +21,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use vfs::{Caller, OpenFile};
 
 /// Sockets bound to files, by device and inode.
-static NODES: Ranked<NetStack, Option<HashMap<(u64, u64), Weak<UnixSocket>>>> = Ranked::new(None);
+static NODES: Ranked<NetStack, Option<Nodes>> = Ranked::new(None);
+type Nodes = HashMap<(u64, u64), Weak<UnixSocket>>;
 
 #[derive(Debug)]
 enum Inbox {

@@ -356,7 +356,8 @@ impl LineDiscipline {
             }
             _ => {
                 let c = if t.o(oflag::OLCUC) { c.to_ascii_uppercase() } else { c };
-                self.column += usize::from(!c.is_ascii_control() && !(t.i(iflag::IUTF8) && c & 0xc0 == 0x80));
+                let silent = c.is_ascii_control() || (t.i(iflag::IUTF8) && c & 0xc0 == 0x80);
+                self.column += usize::from(!silent);
                 self.put_raw(&[c]);
             }
         }

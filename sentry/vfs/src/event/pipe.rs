@@ -468,8 +468,10 @@ pub fn of(file: &OpenFile) -> Option<&Arc<Pipe>> {
 /// FIFOs that are open somewhere, by device and inode number.
 #[derive(Debug, Default)]
 pub struct FifoTable {
-    open: Ranked<FileObject, Option<HashMap<(u64, u64), Weak<Pipe>>>>,
+    open: Ranked<FileObject, Option<OpenFifos>>,
 }
+
+type OpenFifos = HashMap<(u64, u64), Weak<Pipe>>;
 
 /// The sandbox's FIFOs.
 pub static FIFOS: FifoTable = FifoTable { open: Ranked::new(None) };
