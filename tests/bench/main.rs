@@ -1,0 +1,125 @@
+//! Micro-benchmarks and start-up, ours against native and whatever peers are at hand, in one run.
+//!
+//! `cargo run --release -p tests --bin bench`. Peers: `crun` and `runc` from the path; gVisor's runsc when
+//! `GVISOR_RUNSC` names it. Prints medians and ratios; judges nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tests::bundle::Bundle;
+use tests::{command, rootfs, runsc, target_dir, workspace};
+
+const LIMIT: Duration = Duration::from_secs(300);
+const STARTS: usize = 15;
+
+struct Runtime {
+    name: &'static str,
+    program: PathBuf,
+    global: Vec<String>,
+}
+
+impl Runtime {
+    fn command(&self, bundle: &Bundle, id: &str) -> Command {
+        bundle.write();
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(bundle.dir().join(format!("state-{}", self.name))).args(&self.global);
+        command.args(["run", "--bundle"]).arg(bundle.dir()).arg(id);
+        command
+    }
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn runtimes() -> Vec<Runtime> {
+    let list = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let mut found = vec![
+        Runtime { name: "ours", program: runsc().to_path_buf(), global: list(&["--platform=systrap"]) },
+        Runtime { name: "ours-ptrace", program: runsc().to_path_buf(), global: list(&["--platform=ptrace"]) },
+    ];
+    if let Some(program) = std::env::var_os("GVISOR_RUNSC") {
+        let global = list(&["--platform=systrap", "--network=none", "--ignore-cgroups"]);
+        found.push(Runtime { name: "gvisor", program: program.into(), global });
+    }
+    for name in ["crun", "runc"] {
+        if let Some(program) = std::env::var_os(name.to_uppercase()).map(PathBuf::from).or_else(|| on_path(name)) {
+            found.push(Runtime { name, program, global: Vec::new() });
+        }
+    }
+    found
+}
+
+fn micro() -> PathBuf {
+    let out = target_dir().join("bench-micro");
+    let source = workspace().join("tests/bench/micro.c");
+    let built = Command::new("gcc").args(["-static", "-O2", "-pthread", "-o"]).arg(&out).arg(source).status();
+    assert!(built.is_ok_and(|status| status.success()), "micro.c does not compile");
+    out
+}
+
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let line = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn start_ms(runtime: &Runtime, program: &Path) -> Option<f64> {
+    let _ = program;
+    let bundle = Bundle::new(rootfs::busybox(), &["/bin/true"]);
+    let mut times = Vec::new();
+    for at in 0..STARTS {
+        let mut command = runtime.command(&bundle, &format!("bench-{}-{at}", std::process::id()));
+        let started = Instant::now();
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+        if !status.success() {
+            return None;
+        }
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied()
+}
+
+fn main() {
+    let program = micro();
+    let native = parse(&command::run(&mut Command::new(&program), LIMIT).stdout);
+    let runtimes = runtimes();
+    let mut columns = Vec::new();
+    for runtime in &runtimes {
+        let bundle = Bundle::new(rootfs::busybox(), &["/bench"]).bind(&program, "/bench", "ro");
+        let mut command = runtime.command(&bundle, &format!("bench-{}", std::process::id()));
+        let mut results = parse(&command::run(&mut command, LIMIT).stdout);
+        if let Some(ms) = start_ms(runtime, &program) {
+            results.insert("run-true".to_owned(), ms * 1e6);
+        }
+        columns.push((runtime.name, results));
+    }
+    let gvisor = columns.iter().find(|(name, _)| *name == "gvisor").map(|(_, results)| results.clone());
+    let mut names: Vec<String> = native.keys().cloned().collect();
+    names.push("run-true".to_owned());
+    let mut out = format!("{:20}{:>12}", "ns", "native");
+    for (name, _) in &columns {
+        out += &format!("{name:>14}");
+    }
+    out += "   ours/gvisor  ours/native\n";
+    for name in names {
+        let here = native.get(&name);
+        out += &format!("{name:20}{:>12}", here.map_or("-".to_owned(), |ns| format!("{ns:.0}")));
+        for (_, results) in &columns {
+            out += &format!("{:>14}", results.get(&name).map_or("-".to_owned(), |ns| format!("{ns:.0}")));
+        }
+        let ours = columns.first().and_then(|(_, results)| results.get(&name));
+        let ratio = |base: Option<&f64>| match (ours, base) {
+            (Some(ours), Some(base)) if *base > 0.0 => format!("{:.2}", ours / base),
+            _ => "-".to_owned(),
+        };
+        out += &format!("{:>14}{:>13}\n", ratio(gvisor.as_ref().and_then(|g| g.get(&name))), ratio(here));
+    }
+    use std::io::Write;
+    // A closed pipe ends the report, nothing else.
+    let _ = std::io::stdout().write_all(out.as_bytes());
+}
