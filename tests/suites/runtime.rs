@@ -69,7 +69,7 @@ fn bad_configurations_name_their_field() {
 fn namespaces_of_the_host_are_not_joined() {
     let mut bundle = busybox(&["/bin/true"]);
     if let Some(namespace) = bundle.config.pointer_mut("/linux/namespaces/0") {
-        *namespace = json!({ "type": "pid", "path": "/proc/1/ns/pid" });
+        *namespace = json!({ "type": "pid", "path": "/proc/self/ns/pid" });
     }
     refused(&bundle, 1, "linux.namespaces[0]: joining the pid namespace");
 }
@@ -151,8 +151,10 @@ fn statuses_of_the_first_process() {
         let code = |script: &str| command::run(&mut busybox(&["/bin/sh", "-c", script]).run(platform), LIMIT).code();
         assert_eq!(code("exit 0"), 0);
         assert_eq!(code("exit 42"), 42);
-        assert_eq!(code("kill -KILL $$"), 137);
-        assert_eq!(code("kill -TERM $$; sleep 5"), 143);
+        assert_eq!(code("sh -c 'kill -KILL $$'; exit $?"), 137);
+        assert_eq!(code("sh -c 'kill -SEGV $$'; exit $?"), 139);
+        // The first process of a pid namespace is deaf to its own signals.
+        assert_eq!(code("kill -KILL $$; exit 4"), 4);
     }
 }
 

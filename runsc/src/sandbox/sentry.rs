@@ -25,8 +25,9 @@ use std::sync::Arc;
 /// Host user and group of the sentry: nobody.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// Mounting its memory file and leaving the host's root; given up before the filter goes in.
-const CAP_SYS_ADMIN: u64 = 1 << 21;
+/// CAP_SYS_ADMIN: mounting its memory file and leaving the host's root. CAP_SETPCAP: giving up the rest. Both
+/// are gone before the filter goes in.
+const CAPABILITIES_OF_BOOT: u64 = 1 << 21 | 1 << 8;
 
 /// Descriptors below this are looked at before the filter goes in: far more than are open.
 const DESCRIPTORS_CHECKED: i32 = 256;
@@ -109,7 +110,7 @@ fn boot(
     unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
     unshare(UnshareFlags::NEWNET)?;
     // The platform's template process is forked on the way and drops what is left.
-    keep_capabilities(CAP_SYS_ADMIN).doing(|| "giving up capabilities")?;
+    keep_capabilities(CAPABILITIES_OF_BOOT).doing(|| "giving up capabilities")?;
     platform::host::one_heap();
     config.host = super::launch::host_facts();
     let control = ready(&config, fds.log)?;
