@@ -4,6 +4,7 @@
 //! own, whose loop runs guest code through `platform` and answers its system calls (`syscalls`).
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod container;
 pub mod control;
 pub mod cred;

@@ -14,6 +14,7 @@ use crate::control::{
     ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
     SandboxControl, SignalTarget, Stats,
 };
+use crate::cgroup::Cgroup;
 use crate::kernel::{Kernel, Machine};
 use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
@@ -41,6 +42,8 @@ struct Container {
     /// Namespaces, for exec.
     ns: Arc<NsProxy>,
     pid_ns: Arc<PidNs>,
+    /// Root of its control groups.
+    cgroup: Arc<Cgroup>,
     /// Processes that exec added.
     execs: BTreeMap<u32, Arc<Process>>,
 }
@@ -146,7 +149,8 @@ impl SandboxControl for Sandbox {
         }
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
         let Donated { stdio, preserved, gofer } = donated;
-        let fs = mounts::build(&self.kernel, &spec, gofer, &pid_ns)?;
+        let cgroup = Cgroup::root(&spec.limits);
+        let fs = mounts::build(&self.kernel, &spec, gofer, &mounts::Views { pids: &pid_ns, cgroup: &cgroup })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &spec.process,
@@ -157,7 +161,8 @@ impl SandboxControl for Sandbox {
             preserved,
         })?;
         let init = Arc::clone(&prepared.process);
-        let container = Container { init, prepared: Some(prepared), fs, ns, pid_ns, execs: BTreeMap::new() };
+        *init.cgroup.lock() = Some(Arc::clone(&cgroup));
+        let container = Container { init, prepared: Some(prepared), fs, ns, pid_ns, cgroup, execs: BTreeMap::new() };
         self.containers.lock().insert(spec.id, container);
         Ok(())
     }
@@ -172,11 +177,12 @@ impl SandboxControl for Sandbox {
     }
 
     fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
-        let (fs, ns, pid_ns) = self.with(id, |container| {
+        let (fs, ns, pid_ns, cgroup) = self.with(id, |container| {
             if has_ended(&container.init) || container.prepared.is_some() {
                 return Err(ControlError::not_running(id));
             }
-            Ok((container.fs.clone(), Arc::clone(&container.ns), Arc::clone(&container.pid_ns)))
+            let cgroup = Arc::clone(&container.cgroup);
+            Ok((container.fs.clone(), Arc::clone(&container.ns), Arc::clone(&container.pid_ns), cgroup))
         })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
@@ -188,6 +194,7 @@ impl SandboxControl for Sandbox {
             preserved: donated.preserved,
         })?;
         let process = Arc::clone(&prepared.process);
+        *process.cgroup.lock() = Some(cgroup);
         let pid = process.pid.root();
         self.with(id, |container| {
             container.execs.retain(|_, process| !has_ended(process));

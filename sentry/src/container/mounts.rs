@@ -10,6 +10,7 @@ use crate::control::spec::{
     ContainerSpec, DeviceKind, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
 };
 use crate::control::{ControlError, ControlResult, ErrorKind};
+use crate::cgroup::Cgroup;
 use crate::kernel::Kernel;
 use crate::namespace::next_ino;
 use crate::process::pid::PidNs;
@@ -26,6 +27,14 @@ use vfs::{
     Credentials, FileSystem, Follow, FsContext, Location, Mount, MountFlags, MountNamespace, Walk, ops,
 };
 
+/// What the file systems of a container show.
+pub(super) struct Views<'a> {
+    /// Processes of its proc.
+    pub(super) pids: &'a Arc<PidNs>,
+    /// Root of its cgroup2.
+    pub(super) cgroup: &'a Arc<Cgroup>,
+}
+
 /// Registers the file system types and devices of a sandbox.
 pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     let types = &kernel.files.vfs;
@@ -35,6 +44,8 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     types.register_type(DevtmpfsType::new(&kernel.frames)?);
     types.register_type(crate::procfs::ProcType::new(kernel));
     types.register_type(crate::sysfs::SysfsType::new(kernel));
+    types.register_type(crate::cgroup::CgroupType::new(kernel));
+    types.register_type(TmpfsType::new(&kernel.frames, "mqueue"));
     devtmpfs::register_memory_devices(types);
     vfs::devpts::register(types, &kernel.files.terminals);
     crate::signal::terminal::connect(kernel);
@@ -59,7 +70,7 @@ pub(super) fn build(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     gofer: Option<OwnedFd>,
-    pids: &Arc<PidNs>,
+    views: &Views<'_>,
 ) -> ControlResult<FsContext> {
     let gofer = gofer
         .ok_or_else(|| ControlError::new(ErrorKind::Invalid, "no connection to the gofer was donated"))?;
@@ -77,7 +88,7 @@ pub(super) fn build(
     fs.umask = 0;
     let walk = Walk::new(&fs, &by);
     for entry in &spec.mounts {
-        add(&walk, entry, &channel, kernel, pids)
+        add(&walk, entry, &channel, kernel, views)
             .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
     }
     devices(&walk, spec).map_err(|e| failed("linux.devices", e))?;
@@ -146,7 +157,7 @@ fn add(
     entry: &MountSpec,
     channel: &Arc<Channel>,
     kernel: &Arc<Kernel>,
-    pids: &Arc<PidNs>,
+    views: &Views<'_>,
 ) -> SysResult<()> {
     let destination = entry.destination.as_bytes();
     let ns = &walk.fs.ns;
@@ -165,7 +176,11 @@ fn add(
         }
         MountKind::Proc => {
             make_place(walk, destination, FileType::Directory)?;
-            Mount::of_fs(crate::procfs::new(kernel, pids), flags, b"proc")
+            Mount::of_fs(crate::procfs::new(kernel, views.pids), flags, b"proc")
+        }
+        MountKind::Cgroup => {
+            make_place(walk, destination, FileType::Directory)?;
+            Mount::of_fs(crate::cgroup::filesystem(kernel, views.cgroup), flags, b"cgroup")
         }
         MountKind::Tmpfs if entry.destination == "/dev" => {
             // Devices are the kernel's own: the image cannot bring any.
@@ -182,7 +197,6 @@ fn add(
                 MountKind::Sysfs => (b"sysfs", b"sysfs"),
                 MountKind::Devpts => (b"devpts", b"devpts"),
                 MountKind::Mqueue => (b"mqueue", b"mqueue"),
-                MountKind::Cgroup => (b"cgroup2", b"cgroup"),
                 _ => (b"tmpfs", b"tmpfs"),
             };
             match mount_ops::make(walk, name, source, flags, data.as_bytes()) {

@@ -11,6 +11,7 @@ pub mod session;
 pub mod tree;
 pub mod wait;
 
+use crate::cgroup::Cgroup;
 use crate::signal::Pending;
 use crate::task::TaskShared;
 use limits::Limits;
@@ -34,6 +35,8 @@ pub struct Process {
     pub queued_signals: AtomicUsize,
     /// Resource limits.
     pub limits: Ranked<TaskState, Limits>,
+    /// Control group; `None` for what is in no container.
+    pub cgroup: Ranked<Leaf, Option<Arc<Cgroup>>>,
     /// A child changed (wait4), or a thread waits for such.
     pub child_events: WaitQueue,
     /// Its own exit (pidfd).
@@ -228,6 +231,7 @@ impl Process {
             pending: Ranked::new(Pending::default()),
             queued_signals: AtomicUsize::new(0),
             limits: Ranked::new(limits),
+            cgroup: Ranked::new(None),
             child_events: WaitQueue::new(),
             exit_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),

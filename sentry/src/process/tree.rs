@@ -19,6 +19,11 @@ impl TaskIndex {
     pub fn get(&self, tid: u32) -> Option<Arc<TaskShared>> {
         self.0.read().get(&tid)?.upgrade()
     }
+    /// All threads.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<TaskShared>> {
+        self.0.read().values().filter_map(Weak::upgrade).collect()
+    }
 }
 
 impl std::fmt::Debug for TaskIndex {

@@ -116,7 +116,8 @@ fn fill(kernel: &Arc<Kernel>, view: &Arc<PidNs>, root: &Arc<SynthInode>) {
     root.add("kcore", Node::text(0o400, |_| Err(Errno::EPERM)));
     root.add("kmsg", Node::text(0o400, |_| Err(Errno::EPERM)));
     root.add("timer_list", Node::text(0o400, |_| Ok(Vec::new())));
-    sysctl::build(kernel, &root.dir("sys"));
+    let owner = Arc::clone(kernel);
+    root.add("sys", Node::lazy_dir(0o555, move |sys| sysctl::build(&owner, sys)));
 }
 
 /// The type "proc" of mount(2).

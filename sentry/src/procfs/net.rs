@@ -2,8 +2,9 @@
 
 use super::subject::Subject;
 use super::text::put;
-use ::net::NetNs;
 use ::net::table::{self, Family};
+use ::net::{Interface, NetNs};
+use std::net::{IpAddr, Ipv4Addr};
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use std::sync::Arc;
@@ -48,12 +49,12 @@ fn unix(ns: &NetNs) -> Vec<u8> {
 static TABLES: [(&str, Table); 30] = [
     ("anycast6", |_, _| Ok(Vec::new())),
     ("arp", |_, _| Ok(b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec())),
-    ("dev", |_, _| Ok(dev())),
+    ("dev", |subject, _| Ok(dev(&interfaces(subject)?))),
     ("dev_mcast", |_, _| Ok(Vec::new())),
     ("fib_trie", |_, _| Ok(Vec::new())),
     ("icmp", |_, _| Ok(line(UDP, 127))),
     ("icmp6", |_, _| Ok(line(UDP6, 0))),
-    ("if_inet6", |_, _| Ok(b"00000000000000000000000000000001 01 80 10 80       lo\n".to_vec())),
+    ("if_inet6", |subject, _| Ok(if_inet6(&interfaces(subject)?))),
     ("igmp", |_, _| Ok(b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".to_vec())),
     ("ip_tables_names", |_, _| Ok(Vec::new())),
     ("ipv6_route", |_, _| Ok(Vec::new())),
@@ -67,7 +68,7 @@ static TABLES: [(&str, Table); 30] = [
     ("ptype", |_, _| Ok(b"Type Device      Function\n".to_vec())),
     ("raw", |_, _| Ok(line(UDP, 127))),
     ("raw6", |_, _| Ok(line(UDP6, 0))),
-    ("route", |_, _| Ok(line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", 127))),
+    ("route", |subject, _| Ok(route(&interfaces(subject)?))),
     ("rt6_stats", |_, _| Ok(b"0000 0000 0000 0000 0000 0000 0000\n".to_vec())),
     ("snmp", |_, _| Ok(snmp())),
     ("snmp6", |_, _| Ok(Vec::new())),
@@ -104,22 +105,65 @@ pub(super) fn directory_of(subject: &Subject) -> Node {
     Node::changing_dir(0o555, Arc::new(Tables(subject.clone())))
 }
 
-fn dev() -> Vec<u8> {
+fn interfaces(subject: &Subject) -> SysResult<Vec<Interface>> {
+    Ok(subject.published()?.ns.net.interfaces())
+}
+
+fn dev(interfaces: &[Interface]) -> Vec<u8> {
     let mut out = String::from(
         "Inter-|   Receive                                                |  Transmit\n \
          face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
     );
-    dev_line(&mut out, "lo");
+    for interface in interfaces {
+        let none = 0;
+        put!(
+            out,
+            "{:>6}: {none:7} {none:7} {none:4} {none:4} {none:4} {none:5} {none:10} {none:9} \
+             {none:8} {none:7} {none:4} {none:4} {none:4} {none:5} {none:7} {none:10}\n",
+            interface.name
+        );
+    }
     out.into_bytes()
 }
 
-fn dev_line(out: &mut String, name: &str) {
-    let none = 0;
-    put!(
-        *out,
-        "{name:>6}: {none:7} {none:7} {none:4} {none:4} {none:4} {none:5} {none:10} {none:9} \
-         {none:8} {none:7} {none:4} {none:4} {none:4} {none:5} {none:7} {none:10}\n"
-    );
+fn if_inet6(interfaces: &[Interface]) -> Vec<u8> {
+    let mut out = String::new();
+    for interface in interfaces {
+        for addr in &interface.addrs {
+            let IpAddr::V6(ip) = addr.ip else { continue };
+            // Scopes: host, link, global; IFA_F_PERMANENT.
+            let scope = if ip.is_loopback() {
+                0x10
+            } else if ip.is_unicast_link_local() {
+                0x20
+            } else {
+                0
+            };
+            let name = &interface.name;
+            put!(out, "{:032x} {:02x} {:02x} {scope:02x} 80 {name:>8}\n", ip.to_bits(), interface.index, addr.prefix);
+        }
+    }
+    out.into_bytes()
+}
+
+/// Addresses are shown as the machine's word of the bytes on the wire.
+fn word(ip: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(ip.octets())
+}
+
+fn route(interfaces: &[Interface]) -> Vec<u8> {
+    let mut out = line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", 127);
+    for interface in interfaces.iter().filter(|interface| !interface.is_loopback()) {
+        for addr in &interface.addrs {
+            let IpAddr::V4(ip) = addr.ip else { continue };
+            let mask = u32::MAX.checked_shl(u32::from(32_u8.saturating_sub(addr.prefix))).unwrap_or(0);
+            let (net, mask) = (Ipv4Addr::from_bits(ip.to_bits() & mask), Ipv4Addr::from_bits(mask));
+            let text =
+                format!("{}\t{:08X}\t00000000\t0001\t0\t0\t0\t{:08X}\t0\t0\t0", interface.name, word(net), word(mask));
+            out.extend(line(&text, 127));
+        }
+    }
+    out
 }
 
 const SNMP: [(&str, &str, &str); 6] = [
@@ -215,10 +259,11 @@ mod tests {
         // TMPSZ of the kernel's tables: every line of tcp has 150 bytes, of udp and route 128.
         assert_eq!(line(TCP, 149).len(), 150);
         assert_eq!(line(UDP, 127).len(), 128);
-        let dev = String::from_utf8(dev()).unwrap();
+        let dev = String::from_utf8(dev(&[Interface::loopback()])).unwrap();
         assert!(dev.ends_with(
             "    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n"
         ));
+        assert_eq!(if_inet6(&[Interface::loopback()]), b"00000000000000000000000000000001 01 80 10 80       lo\n");
         let snmp = String::from_utf8(snmp()).unwrap();
         assert!(snmp.contains("Tcp: 1 200 120000 -1 0"));
         let names: Vec<&str> = TABLES.iter().map(|(name, _)| *name).collect();

@@ -6,6 +6,7 @@ use crate::task::Published;
 use abi::fs::{FileType, OpenFlags};
 use abi::process::CloneFlags;
 use abi::{Errno, SysResult, UserAddr};
+use ::net::NetNs;
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
 use vfs::{
@@ -20,7 +21,6 @@ const MAGIC: u64 = 0x6e73_6673;
 const TIME_INO: u64 = 0xefff_fffa;
 const CGROUP_INO: u64 = 0xefff_fffb;
 const IPC_INO: u64 = 0xefff_ffff;
-const NET_INO: u64 = 0xefff_fff9;
 
 /// A namespace, held.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub enum NsHandle {
     Pid(Arc<PidNs>),
     /// Host and domain name.
     Uts(Arc<UtsNs>),
+    /// Network.
+    Net(Arc<NetNs>),
     /// A kind of which there is only the first: its flag.
     Single(CloneFlags),
 }
@@ -63,7 +65,7 @@ impl NsHandle {
             "uts" => NsHandle::Uts(Arc::clone(&task.ns.uts)),
             "cgroup" => NsHandle::Single(CloneFlags::NEWCGROUP),
             "ipc" => NsHandle::Single(CloneFlags::NEWIPC),
-            "net" => NsHandle::Single(CloneFlags::NEWNET),
+            "net" => NsHandle::Net(Arc::clone(&task.ns.net)),
             "time" | "time_for_children" => NsHandle::Single(CloneFlags::NEWTIME),
             _ => return None,
         })
@@ -78,8 +80,8 @@ impl NsHandle {
             NsHandle::Uts(ns) => ns.ino,
             NsHandle::Single(CloneFlags::NEWCGROUP) => CGROUP_INO,
             NsHandle::Single(CloneFlags::NEWIPC) => IPC_INO,
-            NsHandle::Single(CloneFlags::NEWTIME) => TIME_INO,
-            NsHandle::Single(_) => NET_INO,
+            NsHandle::Net(ns) => ns.ino,
+            NsHandle::Single(_) => TIME_INO,
         }
     }
     /// Its CLONE_NEW* flag.
@@ -90,6 +92,7 @@ impl NsHandle {
             NsHandle::Mnt(_) => CloneFlags::NEWNS,
             NsHandle::Pid(_) => CloneFlags::NEWPID,
             NsHandle::Uts(_) => CloneFlags::NEWUTS,
+            NsHandle::Net(_) => CloneFlags::NEWNET,
             NsHandle::Single(flag) => *flag,
         }
     }

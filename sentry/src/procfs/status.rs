@@ -400,8 +400,9 @@ pub(super) fn cpuset(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> 
     Ok(b"/\n".to_vec())
 }
 pub(super) fn cgroup(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
-    subject.task()?;
-    Ok(b"0::/\n".to_vec())
+    let group = subject.task()?.process.cgroup.lock().clone();
+    let path = group.map_or_else(|| "/".to_owned(), |group| group.path());
+    Ok(format!("0::{path}\n").into_bytes())
 }
 pub(super) fn loginuid(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     subject.task()?;

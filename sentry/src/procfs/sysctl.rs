@@ -13,8 +13,11 @@ use abi::fs::ModeBits;
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Leaf;
+use ::net::NetNs;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use vfs::event::pipe::PIPE_MAX_SIZE;
 use vfs::synthetic::{Node, SynthInode, WriteText};
 use vfs::{Caller, Capabilities};
 
@@ -80,7 +83,6 @@ static VALUES: &[Value] = &[
     n("fs/nr_open", "1048576"),
     int("fs/overflowgid", 0, 65535, "65534"),
     int("fs/overflowuid", 0, 65535, "65534"),
-    int("fs/pipe-max-size", 4096, 1 << 31, "1048576"),
     n("fs/pipe-user-pages-hard", "0"),
     n("fs/pipe-user-pages-soft", "16384"),
     int("fs/protected_fifos", 0, 2, "1"),
@@ -158,17 +160,14 @@ static VALUES: &[Value] = &[
     n("net/core/optmem_max", "131072"),
     int("net/core/rmem_default", 2304, i64::MAX, "212992"),
     int("net/core/rmem_max", 2304, i64::MAX, "4194304"),
-    n("net/core/somaxconn", "4096"),
     int("net/core/wmem_default", 4608, i64::MAX, "212992"),
     int("net/core/wmem_max", 4608, i64::MAX, "4194304"),
     flag("net/ipv4/icmp_echo_ignore_all", "0"),
     flag("net/ipv4/icmp_echo_ignore_broadcasts", "1"),
     int("net/ipv4/ip_default_ttl", 1, 255, "64"),
     flag("net/ipv4/ip_forward", "0"),
-    list("net/ipv4/ip_local_port_range", "32768\t60999"),
     text("net/ipv4/ip_local_reserved_ports", 4096, ""),
     flag("net/ipv4/ip_nonlocal_bind", "0"),
-    int("net/ipv4/ip_unprivileged_port_start", 0, 65535, "1024"),
     n("net/ipv4/ipfrag_high_thresh", "4194304"),
     n("net/ipv4/ipfrag_low_thresh", "3145728"),
     n("net/ipv4/ipfrag_time", "30"),
@@ -216,7 +215,6 @@ static VALUES: &[Value] = &[
     n("net/ipv4/udp_wmem_min", "4096"),
     flag("net/ipv6/bindv6only", "0"),
     flag("net/ipv6/ip_nonlocal_bind", "0"),
-    n("net/unix/max_dgram_qlen", "10"),
     n("vm/admin_reserve_kbytes", "8192"),
     n("vm/compaction_proactiveness", "20"),
     n("vm/dirty_background_bytes", "0"),
@@ -461,6 +459,37 @@ fn policy(
     )
 }
 
+fn net_of(kernel: &Kernel, by: &Caller<'_>) -> Arc<NetNs> {
+    published_reader(kernel, by).map_or_else(|| Arc::clone(&kernel.root.proxy.net), |reader| Arc::clone(&reader.ns.net))
+}
+
+/// Values of the caller's network namespace.
+fn net_numbers(kernel: &Arc<Kernel>, max: u32, values: fn(&NetNs) -> Vec<&AtomicU32>) -> Node {
+    let (reader, writer) = (Arc::clone(kernel), Arc::clone(kernel));
+    Node::text_rw(
+        0o644,
+        move |by| {
+            let ns = net_of(&reader, by);
+            let shown: Vec<String> = values(&ns).iter().map(|v| v.load(Ordering::Relaxed).to_string()).collect();
+            Ok(format!("{}\n", shown.join("\t")).into_bytes())
+        },
+        move |write, by| {
+            let ns = net_of(&writer, by);
+            let places = values(&ns);
+            let words: Result<Vec<u32>, _> = write.text()?.split_ascii_whitespace().map(str::parse).collect();
+            let words = words.map_err(|_| Errno::EINVAL)?;
+            let ascending = words.windows(2).all(|pair| pair.first() <= pair.get(1));
+            if words.len() != places.len() || !ascending || words.iter().any(|word| *word > max) {
+                return Err(Errno::EINVAL);
+            }
+            for (place, word) in places.iter().zip(words) {
+                place.store(word, Ordering::Relaxed);
+            }
+            Ok(write.bytes.len())
+        },
+    )
+}
+
 /// Hangs the tree under /proc/sys.
 pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
     for value in VALUES {
@@ -508,6 +537,12 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
         };
         Ok(format!("{id}\n").into_bytes())
     }));
+    let net = root.dir("net");
+    net.dir("core").add("somaxconn", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.somaxconn]));
+    net.dir("ipv4").add("ip_local_port_range", net_numbers(kernel, 65535, |ns| ns.port_range.iter().collect()));
+    net.dir("ipv4")
+        .add("ip_unprivileged_port_start", net_numbers(kernel, 65535, |ns| vec![&ns.unprivileged_port]));
+    net.dir("unix").add("max_dgram_qlen", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.unix_queue]));
     let memory = root.dir("vm");
     memory.add("overcommit_memory", policy(kernel, |k| k.frames.policy().mode(), |k, mode| k.frames.policy().set_mode(mode)));
     memory.add(
@@ -539,6 +574,11 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
         Ok(format!("{open}\t0\t{max}\n").into_bytes())
     }));
     root.dir("fs").dir("binfmt_misc");
+    root.dir("fs").add("pipe-max-size", policy(kernel, |_| PIPE_MAX_SIZE.load(Ordering::Relaxed), |_, size| {
+        let size = size.checked_next_power_of_two().filter(|size| *size <= 1 << 31).ok_or(Errno::EINVAL)?;
+        PIPE_MAX_SIZE.store(size.max(4096), Ordering::Relaxed);
+        Ok(())
+    }));
 }
 
 const _: () = assert!(NR_OPEN == 1_048_576, "fs/nr_open");
@@ -550,8 +590,8 @@ mod tests {
     #[test]
     fn values_are_checked_and_kept() {
         let sysctl = Sysctl::default();
-        assert_eq!(sysctl.set("net.core.somaxconn", "128\n"), Ok(()));
-        assert_eq!(sysctl.numbers("net/core/somaxconn"), [128]);
+        assert_eq!(sysctl.set("net.core.rmem_max", "8192\n"), Ok(()));
+        assert_eq!(sysctl.numbers("net/core/rmem_max"), [8192]);
         assert_eq!(sysctl.set("net.ipv4.tcp_rmem", "1 2"), Ok(()));
         assert_eq!(sysctl.get("net/ipv4/tcp_rmem").unwrap(), "1\t2\t6291456");
         assert_eq!(sysctl.set("net.ipv4.tcp_rmem", "1 2 3 4"), Err(Errno::EINVAL));

@@ -55,7 +55,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// User, system and idle time of the machine, in nanoseconds over all processors.
-pub(super) fn machine_times(kernel: &Kernel) -> (u64, u64, u64) {
+pub(crate) fn machine_times(kernel: &Kernel) -> (u64, u64, u64) {
     let (user, system) = busy(kernel);
     let all = nanoseconds(kernel.boot.started.elapsed()).saturating_mul(u64::from(kernel.machine.cpus.max(1)));
     (user, system, all.saturating_sub(user.saturating_add(system)))

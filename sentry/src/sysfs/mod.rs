@@ -37,11 +37,9 @@ fn path(root: &Arc<SynthInode>, path: &str) -> Arc<SynthInode> {
 /// A sysfs of this kernel.
 #[must_use]
 pub fn new(kernel: &Arc<Kernel>) -> Arc<SynthFs> {
-    let fs = SynthFs::new("sysfs", MAGIC, DentryHint::Exclusive, Node::dir(0o555));
-    if let Some(root) = fs.root_inode() {
-        fill(kernel, root);
-    }
-    fs
+    let owner = Arc::clone(kernel);
+    let root = Node::lazy_dir(0o555, move |root| fill(&owner, root));
+    SynthFs::new("sysfs", MAGIC, DentryHint::Exclusive, root)
 }
 
 fn fill(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {

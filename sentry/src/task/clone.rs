@@ -130,6 +130,10 @@ fn allocate(ns: &Arc<PidNs>, wanted: &[u32], cx: &Cx<'_>) -> SysResult<Arc<Pid>>
 }
 
 fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<Process>> {
+    let group = cx.shared.process.cgroup.lock().clone();
+    if let Some(group) = group {
+        group.check_fork(cx.kernel())?;
+    }
     if flags.contains(CloneFlags::THREAD) {
         return Ok(Arc::clone(&cx.shared.process));
     }
@@ -150,6 +154,8 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     }
     let process = Process::new(Arc::clone(pid), limits);
     process.marks.inherit(&parent.marks);
+    let group = parent.cgroup.lock().clone();
+    *process.cgroup.lock() = group;
     Ok(process)
 }
 

@@ -55,6 +55,7 @@ pub struct SynthInode {
     node: Node,
     meta: Ranked<order::InodeAttr, Meta>,
     fixed: Ranked<order::DirInode, Fixed>,
+    filled: OnceLock<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -140,6 +141,7 @@ impl SynthInode {
             node,
             meta: Ranked::new(meta),
             fixed: Ranked::new(Fixed { next: 3, ..Fixed::default() }),
+            filled: OnceLock::new(),
         })
     }
     fn child(&self, name: &[u8], node: Node) -> Arc<SynthInode> {
@@ -162,7 +164,7 @@ impl SynthInode {
     }
     /// Hangs an ordinary directory (or gives the one that is there).
     pub fn dir(&self, name: impl AsRef<[u8]>) -> Arc<SynthInode> {
-        match self.fixed_child(name.as_ref()) {
+        match self.hung(name.as_ref()) {
             Some(child) => child,
             None => self.add(name, Node::dir(0o555)),
         }
@@ -182,13 +184,28 @@ impl SynthInode {
         drop(fixed);
         gone.is_some()
     }
+    /// Hangs the children of a directory that is filled when it is first looked into.
+    fn fill(&self) {
+        if let Content::Lazy(fill) = &self.node.content {
+            self.filled.get_or_init(|| {
+                if let Some(me) = self.me.upgrade() {
+                    fill(&me);
+                }
+            });
+        }
+    }
     /// A fixed child.
     #[must_use]
     pub fn fixed_child(&self, name: &[u8]) -> Option<Arc<SynthInode>> {
+        self.fill();
+        self.hung(name)
+    }
+    fn hung(&self, name: &[u8]) -> Option<Arc<SynthInode>> {
         let fixed = self.fixed.lock();
         fixed.by_name.get(name).and_then(|c| fixed.by_cookie.get(c)).map(|(_, i)| Arc::clone(i))
     }
     pub(super) fn fixed_after(&self, cookie: u64) -> Vec<(u64, Vec<u8>, u64, FileType)> {
+        self.fill();
         let fixed = self.fixed.lock();
         let rest = fixed.by_cookie.range(cookie.saturating_add(1)..);
         rest.map(|(at, (name, inode))| (*at, name.clone(), inode.ino, inode.node.kind)).collect()
@@ -314,7 +331,7 @@ impl Inode for SynthInode {
     }
     fn open(self: Arc<Self>, flags: OpenFlags, by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>> {
         match &self.node.content {
-            Content::Dir(_) => Ok(Arc::new(SynthDir::new(Arc::clone(&self)))),
+            Content::Dir(_) | Content::Lazy(_) => Ok(Arc::new(SynthDir::new(Arc::clone(&self)))),
             Content::Text(text) => {
                 text.check_open(flags, by)?;
                 Ok(Arc::new(TextFile::new(Arc::clone(&self), Arc::clone(text))))

@@ -37,11 +37,14 @@ pub trait Directory: Send + Sync {
 }
 
 type Target = dyn Fn(&Caller<'_>) -> SysResult<LinkTarget> + Send + Sync;
+pub(super) type Fill = dyn Fn(&Arc<super::SynthInode>) + Send + Sync;
 type Check = dyn Fn(Access, &Caller<'_>) -> SysResult<()> + Send + Sync;
 
 pub(super) enum Content {
     /// Fixed children (kept by the inode), and perhaps changing ones.
     Dir(Option<Arc<dyn Directory>>),
+    /// Fixed children, hung when somebody looks.
+    Lazy(Arc<Fill>),
     Text(Arc<dyn Text>),
     Link(Arc<Target>),
     Custom(Arc<dyn Custom>),
@@ -91,6 +94,12 @@ impl Node {
     #[must_use]
     pub fn dir(perm: ModeBits) -> Node {
         Node::new(FileType::Directory, perm, Content::Dir(None))
+    }
+    /// A directory with fixed children that `fill` hangs when somebody first looks into it: large trees
+    /// cost nothing until then.
+    #[must_use]
+    pub fn lazy_dir(perm: ModeBits, fill: impl Fn(&Arc<super::SynthInode>) + Send + Sync + 'static) -> Node {
+        Node::new(FileType::Directory, perm, Content::Lazy(Arc::new(fill)))
     }
     /// A directory whose children (beside fixed ones, which go first) come from `children`.
     #[must_use]

@@ -1,0 +1,417 @@
+//! cgroup2 as a file system: a directory for each group, files for what it says and takes.
+
+use super::{Cgroup, NO_LIMIT};
+use crate::kernel::Kernel;
+use crate::procfs::subject::{Subject, reader};
+use crate::procfs::text::put;
+use crate::signal::send;
+use abi::fs::{FileType, ModeBits};
+use abi::{Errno, SysResult};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vfs::synthetic::{Directory, Listed, Node, SynthFs, WriteText};
+use vfs::{Caller, DentryHint, FileSystem, FsType, MountRequest, Owner};
+
+const MAGIC: u64 = 0x6367_7270;
+/// Keys of files stand below those of groups.
+const FIRST_GROUP: u64 = 1024;
+
+/// A group as the files show it.
+#[derive(Clone)]
+struct View {
+    kernel: Arc<Kernel>,
+    group: Arc<Cgroup>,
+}
+
+type Read = fn(&View, &Caller<'_>) -> SysResult<Vec<u8>>;
+type Write = fn(&View, &WriteText<'_>, &Caller<'_>) -> SysResult<()>;
+
+struct File {
+    name: &'static str,
+    read: Option<Read>,
+    write: Option<Write>,
+    /// Only where the parent hands out the controller.
+    controlled: bool,
+}
+
+const fn shows(name: &'static str, read: Read) -> File {
+    File { name, read: Some(read), write: None, controlled: false }
+}
+const fn takes(name: &'static str, read: Read, write: Write) -> File {
+    File { name, read: Some(read), write: Some(write), controlled: false }
+}
+
+fn number(value: u64) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+fn limit(value: Option<u64>) -> Vec<u8> {
+    match value {
+        Some(value) if value != NO_LIMIT => number(value),
+        _ => b"max\n".to_vec(),
+    }
+}
+fn refuse(_: &View, _: &WriteText<'_>, _: &Caller<'_>) -> SysResult<()> {
+    Err(Errno::EPERM)
+}
+fn zero(_: &View, _: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(number(0))
+}
+fn unlimited(_: &View, _: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(limit(None))
+}
+fn pressure(_: &View, _: &Caller<'_>) -> SysResult<Vec<u8>> {
+    let line = "avg10=0.00 avg60=0.00 avg300=0.00 total=0";
+    Ok(format!("some {line}\nfull {line}\n").into_bytes())
+}
+
+static FILES: [File; 40] = [
+    shows("cgroup.controllers", |view, _| Ok(controllers(view))),
+    shows("cgroup.events", |view, _| {
+        let populated = u8::from(!view.group.tasks(&view.kernel).is_empty());
+        Ok(format!("populated {populated}\nfrozen 0\n").into_bytes())
+    }),
+    takes("cgroup.freeze", zero, |_, write, _| match write.number::<u8>()? {
+        0 => Ok(()),
+        _ => Err(Errno::EOPNOTSUPP),
+    }),
+    File { name: "cgroup.kill", read: None, write: Some(kill), controlled: false },
+    takes("cgroup.max.depth", unlimited, refuse),
+    takes("cgroup.max.descendants", unlimited, refuse),
+    takes("cgroup.procs", procs, enter),
+    shows("cgroup.stat", |view, _| {
+        Ok(format!("nr_descendants {}\nnr_dying_descendants 0\n", view.group.count()).into_bytes())
+    }),
+    takes("cgroup.subtree_control", |view, _| Ok(handed_out(view)), hand_out),
+    takes("cgroup.threads", threads, |_, _, _| Err(Errno::EOPNOTSUPP)),
+    takes("cgroup.type", |_, _| Ok(b"domain\n".to_vec()), |_, _, _| Err(Errno::EOPNOTSUPP)),
+    takes("cpu.max", |view, _| Ok(cpu_max(view)), refuse),
+    takes("cpu.max.burst", zero, refuse),
+    shows("cpu.pressure", pressure),
+    shows("cpu.stat", |view, _| Ok(cpu_stat(view))),
+    takes("cpu.weight", |view, _| Ok(number(view.group.limits.cpu_weight.unwrap_or(100))), refuse),
+    takes("cpu.weight.nice", zero, refuse),
+    takes("cpuset.cpus", |_, _| Ok(b"\n".to_vec()), refuse),
+    shows("cpuset.cpus.effective", |view, _| {
+        Ok(format!("{}\n", crate::procfs::text::cpu_list(view.kernel.machine.cpus)).into_bytes())
+    }),
+    takes("cpuset.mems", |_, _| Ok(b"\n".to_vec()), refuse),
+    shows("cpuset.mems.effective", |_, _| Ok(b"0\n".to_vec())),
+    shows("io.pressure", pressure),
+    shows("io.stat", |_, _| Ok(Vec::new())),
+    shows("memory.current", |view, _| Ok(number(memory_of(view)))),
+    shows("memory.events", |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())),
+    shows("memory.events.local", |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())),
+    takes("memory.high", unlimited, refuse),
+    takes("memory.low", zero, refuse),
+    takes("memory.max", |view, _| Ok(limit(view.group.limits.memory_max)), refuse),
+    takes("memory.min", zero, refuse),
+    takes("memory.oom.group", zero, refuse),
+    shows("memory.peak", |view, _| Ok(number(memory_of(view)))),
+    shows("memory.pressure", pressure),
+    shows("memory.stat", |view, _| Ok(memory_stat(view))),
+    shows("memory.swap.current", zero),
+    takes("memory.swap.max", zero, refuse),
+    File { name: "pids.current", read: Some(|view, _| Ok(number(count(view)))), write: None, controlled: true },
+    File { name: "pids.events", read: Some(pids_events), write: None, controlled: true },
+    File { name: "pids.max", read: Some(pids_max), write: Some(set_pids_max), controlled: true },
+    File { name: "pids.peak", read: Some(|view, _| Ok(number(count(view)))), write: None, controlled: true },
+];
+
+/// Whether a file exists in a group: the root of a container has all, the others those of their parent's
+/// controllers.
+fn exists(file: &File, group: &Cgroup) -> bool {
+    let Some(parent) = group.parent() else { return true };
+    let core = file.name.starts_with("cgroup.") || matches!(file.name, "cpu.stat" | "memory.current" | "memory.stat");
+    core || (file.controlled && parent.offers_pids.load(Ordering::Relaxed))
+}
+
+fn controllers(view: &View) -> Vec<u8> {
+    match view.group.parent() {
+        None => b"cpuset cpu io memory pids\n".to_vec(),
+        Some(parent) if parent.offers_pids.load(Ordering::Relaxed) => b"pids\n".to_vec(),
+        Some(_) => b"\n".to_vec(),
+    }
+}
+
+fn handed_out(view: &View) -> Vec<u8> {
+    if view.group.offers_pids.load(Ordering::Relaxed) { b"pids\n".to_vec() } else { b"\n".to_vec() }
+}
+
+fn hand_out(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    for word in write.text()?.split_ascii_whitespace() {
+        let (on, name) = match (word.strip_prefix('+'), word.strip_prefix('-')) {
+            (Some(name), _) => (true, name),
+            (_, Some(name)) => (false, name),
+            _ => return Err(Errno::EINVAL),
+        };
+        match name {
+            "pids" => {
+                if on && view.group.parent.is_some() && !view.group.own_tasks(&view.kernel).is_empty() {
+                    return Err(Errno::EBUSY);
+                }
+                view.group.offers_pids.store(on, Ordering::Relaxed);
+            }
+            "cpu" | "cpuset" | "io" | "memory" if on => return Err(Errno::EOPNOTSUPP),
+            "cpu" | "cpuset" | "io" | "memory" => {}
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    Ok(())
+}
+
+fn kill(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    if write.number::<u8>()? != 1 {
+        return Err(Errno::ERANGE);
+    }
+    for task in view.group.tasks(&view.kernel) {
+        let status = crate::process::WaitStatus::killed(abi::signal::Signal::SIGKILL);
+        send::begin_exit(&mut task.process.state.lock(), status);
+    }
+    Ok(())
+}
+
+fn numbers(view: &View, by: &Caller<'_>, which: fn(&crate::task::TaskShared) -> Arc<crate::process::pid::Pid>) -> Vec<u8> {
+    let ns = reader(&view.kernel, by).and_then(|task| task.published.lock().pid.ns().cloned());
+    let ns = ns.unwrap_or_else(|| Arc::clone(&view.kernel.root.pid));
+    let tasks = view.group.own_tasks(&view.kernel);
+    let mut found: Vec<u32> = tasks.iter().map(|task| which(task).seen_in(&ns)).collect();
+    found.sort_unstable();
+    found.dedup();
+    let mut out = String::new();
+    for number in found {
+        put!(out, "{number}\n");
+    }
+    out.into_bytes()
+}
+
+fn procs(view: &View, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(numbers(view, by, |task| Arc::clone(&task.process.pid)))
+}
+fn threads(view: &View, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(numbers(view, by, |task| Arc::clone(&task.published.lock().pid)))
+}
+
+fn enter(view: &View, write: &WriteText<'_>, by: &Caller<'_>) -> SysResult<()> {
+    let number: u32 = write.number()?;
+    let caller = reader(&view.kernel, by).ok_or(Errno::ESRCH)?;
+    if number == 0 {
+        return view.group.enter(&caller);
+    }
+    let ns = caller.published.lock().pid.ns().cloned().ok_or(Errno::ESRCH)?;
+    let task = Subject::find(&view.kernel, &ns, number).ok_or(Errno::ESRCH)?.task()?;
+    // Into another container's tree, or out of it, nothing leads.
+    let mut top = Arc::clone(&view.group);
+    while let Some(up) = top.parent() {
+        top = up;
+    }
+    let from = task.process.cgroup.lock().clone();
+    if !from.is_none_or(|from| top.holds(&from)) {
+        return Err(Errno::EACCES);
+    }
+    view.group.enter(&task)
+}
+
+fn count(view: &View) -> u64 {
+    u64::try_from(view.group.tasks(&view.kernel).len()).unwrap_or(NO_LIMIT)
+}
+fn pids_events(view: &View, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(format!("max {}\n", view.group.pids_refused.load(Ordering::Relaxed)).into_bytes())
+}
+fn pids_max(view: &View, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    Ok(limit(Some(view.group.pids_max.load(Ordering::Relaxed))))
+}
+fn set_pids_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    if view.group.parent.is_none() {
+        return Err(Errno::EPERM);
+    }
+    let value = match write.text()? {
+        "max" => NO_LIMIT,
+        text => text.parse::<u64>().ok().filter(|n| *n < 4_194_304).ok_or(Errno::EINVAL)?,
+    };
+    view.group.pids_max.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+fn cpu_max(view: &View) -> Vec<u8> {
+    let limits = &view.group.limits;
+    let period = limits.cpu_period_us.unwrap_or(100_000);
+    match limits.cpu_quota_us {
+        Some(quota) => format!("{quota} {period}\n"),
+        None => format!("max {period}\n"),
+    }
+    .into_bytes()
+}
+
+fn cpu_stat(view: &View) -> Vec<u8> {
+    let (user, system, _) = crate::procfs::system::machine_times(&view.kernel);
+    let (user, system) = if view.group.parent.is_none() { (user, system) } else { own_times(view) };
+    let (user, system) = (user / 1000, system / 1000);
+    format!(
+        "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnice_usec 0\ncore_sched.force_idle_usec 0\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\nnr_bursts 0\nburst_usec 0\n",
+        user.saturating_add(system)
+    )
+    .into_bytes()
+}
+
+fn own_times(view: &View) -> (u64, u64) {
+    let tasks = view.group.tasks(&view.kernel);
+    let system = tasks.iter().map(|task| task.times.system_ns()).fold(0, u64::saturating_add);
+    let mut spaces: Vec<i32> = tasks
+        .iter()
+        .filter_map(|task| task.published.lock().mm.clone())
+        .filter_map(|mm| mm.space().host_pid())
+        .collect();
+    spaces.sort_unstable();
+    spaces.dedup();
+    let user = spaces.into_iter().filter_map(platform::host::process_cpu_ns).fold(0, u64::saturating_add);
+    (user, system)
+}
+
+/// Anonymous and shared memory of the members' address spaces, each counted once.
+fn usage(view: &View) -> (u64, u64) {
+    let mut seen = Vec::new();
+    let (mut anonymous, mut shared) = (0_u64, 0_u64);
+    for mm in view.group.tasks(&view.kernel).iter().filter_map(|task| task.published.lock().mm.clone()) {
+        if seen.contains(&mm.id()) {
+            continue;
+        }
+        seen.push(mm.id());
+        let usage = mm.total_usage();
+        anonymous = anonymous.saturating_add(usage.anonymous);
+        shared = shared.saturating_add(usage.shmem);
+    }
+    (anonymous, shared)
+}
+
+fn memory_of(view: &View) -> u64 {
+    if view.group.parent.is_none() {
+        return view.kernel.frames.resident();
+    }
+    let (anonymous, shared) = usage(view);
+    anonymous.saturating_add(shared)
+}
+
+fn memory_stat(view: &View) -> Vec<u8> {
+    let (anonymous, shared) = usage(view);
+    let total = memory_of(view).max(anonymous);
+    let mut out = String::new();
+    for (name, value) in [
+        ("anon", anonymous),
+        ("file", total.saturating_sub(anonymous)),
+        ("kernel", 0),
+        ("kernel_stack", 0),
+        ("pagetables", 0),
+        ("sock", 0),
+        ("shmem", shared),
+        ("file_mapped", 0),
+        ("file_dirty", 0),
+        ("file_writeback", 0),
+        ("swapcached", 0),
+        ("anon_thp", 0),
+        ("inactive_anon", 0),
+        ("active_anon", anonymous),
+        ("inactive_file", 0),
+        ("active_file", total.saturating_sub(anonymous).saturating_sub(shared)),
+        ("unevictable", 0),
+        ("slab_reclaimable", 0),
+        ("slab_unreclaimable", 0),
+        ("slab", 0),
+        ("pgfault", 0),
+        ("pgmajfault", 0),
+    ] {
+        put!(out, "{name} {value}\n");
+    }
+    out.into_bytes()
+}
+
+impl View {
+    fn node(&self) -> Node {
+        Node::changing_dir(0o755, Arc::new(self.clone()))
+    }
+    fn file(&self, file: &'static File) -> Node {
+        let (reader, writer) = (self.clone(), self.clone());
+        let perm: ModeBits = match (file.read, file.write) {
+            (Some(_), Some(_)) => 0o644,
+            (Some(_), None) => 0o444,
+            _ => 0o200,
+        };
+        let read = move |by: &Caller<'_>| match file.read {
+            Some(read) => read(&reader, by),
+            None => Err(Errno::EINVAL),
+        };
+        let write = move |text: &WriteText<'_>, by: &Caller<'_>| match file.write {
+            Some(write) => write(&writer, text, by).map(|()| text.bytes.len()),
+            None => Err(Errno::EINVAL),
+        };
+        Node::text_rw(perm, read, write)
+    }
+}
+
+impl Directory for View {
+    fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
+        if let Some(file) = FILES.iter().find(|file| file.name.as_bytes() == name && exists(file, &self.group)) {
+            return Ok(self.file(file));
+        }
+        Ok(View { kernel: Arc::clone(&self.kernel), group: self.group.child(name)? }.node())
+    }
+    fn list(&self, from: u64, _by: &Caller<'_>) -> SysResult<Vec<Listed>> {
+        let files = (0_u64..).zip(&FILES).filter(|(_, file)| exists(file, &self.group));
+        let mut listed: Vec<Listed> = files
+            .map(|(key, file)| Listed { name: file.name.as_bytes().to_vec(), kind: FileType::Regular, key })
+            .collect();
+        let groups: Vec<Vec<u8>> = self.group.children.lock().keys().cloned().collect();
+        let groups = (FIRST_GROUP..).zip(groups);
+        listed.extend(groups.map(|(key, name)| Listed { name, kind: FileType::Directory, key }));
+        listed.retain(|entry| entry.key >= from);
+        Ok(listed)
+    }
+    fn create_dir(&self, name: &[u8], _perm: ModeBits, owner: Owner, _by: &Caller<'_>) -> SysResult<Node> {
+        let group = self.group.make(name)?;
+        let node = View { kernel: Arc::clone(&self.kernel), group }.node();
+        Ok(node.owned(owner.uid, owner.gid))
+    }
+    fn remove_dir(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<()> {
+        self.group.remove(name, &self.kernel)
+    }
+}
+
+/// The hierarchy below `group` as a file system.
+#[must_use]
+pub fn filesystem(kernel: &Arc<Kernel>, group: &Arc<Cgroup>) -> Arc<SynthFs> {
+    let view = View { kernel: Arc::clone(kernel), group: Arc::clone(group) };
+    SynthFs::new("cgroup2", MAGIC, DentryHint::Never, view.node())
+}
+
+/// The type "cgroup2" of mount(2): the caller's container.
+pub struct CgroupType(Arc<Kernel>);
+
+impl CgroupType {
+    /// For this kernel.
+    #[must_use]
+    pub fn new(kernel: &Arc<Kernel>) -> Arc<CgroupType> {
+        Arc::new(CgroupType(Arc::clone(kernel)))
+    }
+}
+
+impl std::fmt::Debug for CgroupType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CgroupType")
+    }
+}
+
+impl FsType for CgroupType {
+    fn name(&self) -> &'static str {
+        "cgroup2"
+    }
+    fn in_user_namespace(&self) -> bool {
+        true
+    }
+    fn mount(&self, request: &MountRequest<'_>) -> SysResult<Arc<dyn FileSystem>> {
+        let group = reader(&self.0, request.walk.by).and_then(|task| task.process.cgroup.lock().clone());
+        let mut top = group.ok_or(Errno::ENODEV)?;
+        while let Some(up) = top.parent() {
+            top = up;
+        }
+        Ok(filesystem(&self.0, &top))
+    }
+}

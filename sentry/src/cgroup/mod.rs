@@ -1,0 +1,214 @@
+//! Control groups (cgroups(7), the kernel's cgroup-v2 document), as guests see and make them.
+//!
+//! Each container has a root of its own, shown as `/`. `pids.max` is enforced at every fork; memory and
+//! processor limits of the container are the host's to enforce and are shown here; guests cannot delegate
+//! those two further, and are told so. Rank of the groups: `Leaf`.
+
+mod files;
+
+use crate::control::spec::Limits;
+use crate::kernel::Kernel;
+use crate::task::{RunMode, TaskShared};
+use abi::{Errno, SysResult};
+use lock::Ranked;
+use lock::order::Leaf;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+pub use files::{CgroupType, filesystem};
+
+/// No limit.
+const NO_LIMIT: u64 = u64::MAX;
+/// How deep groups may be nested.
+const MAX_DEPTH: usize = 64;
+/// Most groups below one another's root.
+const MAX_GROUPS: usize = 4096;
+
+/// A control group.
+pub struct Cgroup {
+    name: Vec<u8>,
+    me: Weak<Cgroup>,
+    parent: Option<Weak<Cgroup>>,
+    children: Ranked<Leaf, BTreeMap<Vec<u8>, Arc<Cgroup>>>,
+    /// Removed: nothing may enter.
+    dead: AtomicBool,
+    /// `pids.max`.
+    pids_max: AtomicU64,
+    /// Forks that `pids.max` refused.
+    pids_refused: AtomicU64,
+    /// Whether children have a `pids.max` of their own.
+    offers_pids: AtomicBool,
+    /// What the host enforces; only the root's are set.
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Cgroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cgroup({:?})", self.path())
+    }
+}
+
+impl Cgroup {
+    /// The root of a container.
+    #[must_use]
+    pub fn root(limits: &Limits) -> Arc<Cgroup> {
+        let pids = limits.pids_max.unwrap_or(NO_LIMIT);
+        Cgroup::build(Vec::new(), None, pids, *limits)
+    }
+    fn build(name: Vec<u8>, parent: Option<Weak<Cgroup>>, pids_max: u64, limits: Limits) -> Arc<Cgroup> {
+        Arc::new_cyclic(|me| Cgroup {
+            name,
+            me: Weak::clone(me),
+            parent,
+            children: Ranked::new(BTreeMap::new()),
+            dead: AtomicBool::new(false),
+            pids_max: AtomicU64::new(pids_max),
+            pids_refused: AtomicU64::new(0),
+            offers_pids: AtomicBool::new(false),
+            limits,
+        })
+    }
+    fn parent(&self) -> Option<Arc<Cgroup>> {
+        self.parent.as_ref().and_then(Weak::upgrade)
+    }
+    /// Its place below its container's root, as /proc/pid/cgroup shows it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let mut parts = Vec::new();
+        let mut at = self.me.upgrade();
+        while let Some(group) = at {
+            if group.parent.is_some() {
+                parts.push(String::from_utf8_lossy(&group.name).into_owned());
+            }
+            at = group.parent();
+        }
+        parts.reverse();
+        let mut text = format!("/{}", parts.join("/"));
+        if self.dead.load(Ordering::Relaxed) {
+            text.push_str(" (deleted)");
+        }
+        text
+    }
+    fn depth(&self) -> usize {
+        let mut depth = 0;
+        let mut at = self.parent();
+        while let Some(group) = at {
+            depth += 1;
+            at = group.parent();
+        }
+        depth
+    }
+    fn count(&self) -> usize {
+        let children: Vec<_> = self.children.lock().values().cloned().collect();
+        children.iter().map(|child| child.count().saturating_add(1)).sum()
+    }
+    /// Whether `self` is `other` or one of its ancestors.
+    fn holds(&self, other: &Arc<Cgroup>) -> bool {
+        let mut at = Some(Arc::clone(other));
+        while let Some(group) = at {
+            if std::ptr::eq(self, Arc::as_ptr(&group)) {
+                return true;
+            }
+            at = group.parent();
+        }
+        false
+    }
+    /// Threads of this group and those below it.
+    fn tasks(&self, kernel: &Kernel) -> Vec<Arc<TaskShared>> {
+        let mut tasks = kernel.tasks.all();
+        tasks.retain(|task| {
+            let group = task.process.cgroup.lock().clone();
+            task.mode() != RunMode::Dead && group.is_some_and(|group| self.holds(&group))
+        });
+        tasks
+    }
+    /// Threads of this very group.
+    fn own_tasks(&self, kernel: &Kernel) -> Vec<Arc<TaskShared>> {
+        let mut tasks = self.tasks(kernel);
+        tasks.retain(|task| {
+            let group = task.process.cgroup.lock().clone();
+            group.is_some_and(|group| std::ptr::eq(self, Arc::as_ptr(&group)))
+        });
+        tasks
+    }
+    /// fork(2) of a thread of this group: `EAGAIN` when it or one above it is full.
+    pub fn check_fork(&self, kernel: &Kernel) -> SysResult<()> {
+        let mut at = self.me.upgrade();
+        while let Some(group) = at {
+            let max = group.pids_max.load(Ordering::Relaxed);
+            if max != NO_LIMIT && u64::try_from(group.tasks(kernel).len()).unwrap_or(NO_LIMIT) >= max {
+                group.pids_refused.fetch_add(1, Ordering::Relaxed);
+                return Err(Errno::EAGAIN);
+            }
+            at = group.parent();
+        }
+        Ok(())
+    }
+    fn child(&self, name: &[u8]) -> SysResult<Arc<Cgroup>> {
+        self.children.lock().get(name).cloned().ok_or(Errno::ENOENT)
+    }
+    fn make(&self, name: &[u8]) -> SysResult<Arc<Cgroup>> {
+        if self.dead.load(Ordering::Relaxed) {
+            return Err(Errno::ENOENT);
+        }
+        // As in Linux: it would make lines of /proc/pid/cgroup ambiguous.
+        if name.contains(&b'\n') {
+            return Err(Errno::EINVAL);
+        }
+        let mut top = self.me.upgrade().ok_or(Errno::ENOENT)?;
+        while let Some(up) = top.parent() {
+            top = up;
+        }
+        if self.depth() >= MAX_DEPTH || top.count() >= MAX_GROUPS {
+            return Err(Errno::EAGAIN);
+        }
+        let child = Cgroup::build(name.to_vec(), Some(Weak::clone(&self.me)), NO_LIMIT, Limits::default());
+        let mut children = self.children.lock();
+        if children.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        children.insert(name.to_vec(), Arc::clone(&child));
+        Ok(child)
+    }
+    fn remove(&self, name: &[u8], kernel: &Kernel) -> SysResult<()> {
+        let child = self.child(name)?;
+        if !child.children.lock().is_empty() || !child.own_tasks(kernel).is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        child.dead.store(true, Ordering::Relaxed);
+        let gone = self.children.lock().remove(name);
+        drop(gone);
+        Ok(())
+    }
+    /// Moves a process into the group; the domain controllers forbid processes beside groups with
+    /// controllers.
+    fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
+        if self.dead.load(Ordering::Relaxed) {
+            return Err(Errno::ENODEV);
+        }
+        if self.parent.is_some() && self.offers_pids.load(Ordering::Relaxed) {
+            return Err(Errno::EBUSY);
+        }
+        let old = task.process.cgroup.lock().replace(Arc::clone(self));
+        drop(old);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_nest_and_know_their_path() {
+        let root = Cgroup::root(&Limits { pids_max: Some(100), ..Limits::default() });
+        let a = root.make(b"a").unwrap();
+        let b = a.make(b"b").unwrap();
+        assert_eq!((root.path(), b.path()), ("/".into(), "/a/b".into()));
+        assert!(root.holds(&b) && a.holds(&b) && !b.holds(&a));
+        assert_eq!(a.make(b"b").err(), Some(Errno::EEXIST));
+        assert_eq!(a.make(b"x\ny").err(), Some(Errno::EINVAL));
+        assert_eq!(root.count(), 2);
+    }
+}
