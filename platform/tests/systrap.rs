@@ -5,7 +5,7 @@ use abi::{AddrRange, UserAddr};
 use platform::memory::MemoryFile;
 use platform::systrap::Systrap;
 use platform::{
-    Access, AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, TextSource,
+    Access, AddressSpace, AsOp, Backing, Context, Exit, LocalAnswers, OpBatch, Platform, Prot, Registers, TextSource,
     ThreadState,
 };
 use std::sync::Arc;
@@ -588,6 +588,41 @@ fn patched_sites() {
         assert_eq!(text(&child, platform.memory()).1, before);
         child.retire(platform.user_range(), Box::new(|| ()));
     }
+}
+
+#[test]
+fn constants_are_answered_on_the_spot() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, CODE);
+    let answers = LocalAnswers { tgid: 7, tid: 8, ids: [1, 2, 3, 4] };
+    t.local_answers(Some(answers));
+    let handle = t.interrupter();
+    let mut exits = 0;
+    for _ in 0..200 {
+        let other = Arc::clone(&handle);
+        let asker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1));
+            other.interrupt();
+        });
+        loop {
+            match t.run() {
+                Exit::Syscall => t.set_return(7),
+                Exit::Interrupted => break,
+                other => panic!("{other:?}"),
+            }
+            exits += 1;
+        }
+        let r = t.registers();
+        assert!((CODE..CODE + 0x40).contains(&r.rip));
+        asker.join().unwrap();
+        if exits > 1000 {
+            break;
+        }
+    }
+    assert!(exits < 1000, "the guest calls for ever, and we do not see it");
+    t.local_answers(None);
+    assert_eq!(t.run(), Exit::Syscall);
+    assert_eq!(t.syscall().number, 39);
 }
 
 #[test]

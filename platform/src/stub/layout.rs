@@ -107,3 +107,10 @@ pub(crate) const SPINS: u32 = 600;
 pub(crate) const SITE_RETURN: u64 = 0x18;
 /// Offset of the plain call, for threads whose gs is the guest's.
 pub(crate) const SITE_PLAIN: u64 = 0x20;
+/// Offset in an area of a word that says whether calls are answered on the spot, and of the answers, a word
+/// each in the order of [`LOCAL_CALLS`].
+pub(crate) const AREA_LOCAL: u64 = 0xe0;
+/// getpid, gettid, getuid, geteuid, getgid, getegid.
+pub(crate) const LOCAL_CALLS: [u32; 6] = [39, 186, 102, 107, 104, 108];
+/// Bytes of code for each.
+pub(crate) const LOCAL_SIZE: u64 = 64;

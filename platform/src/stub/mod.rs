@@ -15,7 +15,7 @@ pub(crate) mod filter;
 pub(crate) mod layout;
 
 use layout::{
-    AREA_CALL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST, SPINS, SWITCH, TASK_END,
+    AREA_CALL, AREA_LOCAL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST, SPINS, SWITCH, TASK_END,
 };
 
 core::arch::global_asm!(
@@ -179,6 +179,25 @@ thread_exit:
     syscall
     ud2
 
+    // Sites of calls with constant answers come here, each call to its own 64 bytes.
+    .balign 64
+    .globl systrap_stub_local
+systrap_stub_local:
+    .irp index, 1, 2, 3, 4, 5, 6
+    .balign 64
+    rdgsbase rcx
+    rorx rcx, rcx, 32
+    mov ecx, ecx
+    lea ecx, [rcx - {areas_high}]
+    jrcxz 1f
+2:  jmp systrap_stub_site
+1:  mov rcx, gs:[{local}]
+    jrcxz 2b
+    mov eax, gs:[{local} + 8 * \index]
+    lea r11, [r11 + 10]
+    jmp r11
+    .endr
+
     // A patched call site comes here through its own code: rax holds the number, r11 points to the site's
     // return address, behind which the plain call stands. Only rcx and r11 may change, so flags are neither
     // used nor set; the stack is not touched, and no vector register is.
@@ -253,6 +272,7 @@ systrap_stub_end:
     stub_call = const filter::STUB_CALL,
     areas_high = const AREAS >> 32,
     call = const AREA_CALL,
+    local = const AREA_LOCAL,
     state = const AREA_STATE,
     posted = const CALL,
     spins = const SPINS,
@@ -265,6 +285,7 @@ unsafe extern "C" {
     static systrap_stub_handler: u8;
     static systrap_stub_switched: u8;
     static systrap_stub_restorer: u8;
+    static systrap_stub_local: u8;
     static systrap_stub_site: u8;
     static systrap_stub_posted: u8;
     static systrap_stub_parked: u8;
@@ -301,7 +322,11 @@ pub(crate) fn switched() -> u64 {
 pub(crate) fn restorer() -> u64 {
     placed(&raw const systrap_stub_restorer)
 }
-/// Where the code of call sites goes on.
+/// Where the code of sites of the n-th of [`layout::LOCAL_CALLS`] goes on.
+pub(crate) fn local(index: u64) -> u64 {
+    placed(&raw const systrap_stub_local) + index * layout::LOCAL_SIZE
+}
+/// Where the code of other call sites goes on.
 pub(crate) fn site() -> u64 {
     placed(&raw const systrap_stub_site)
 }

@@ -19,8 +19,8 @@ use super::slots::{SiteCode, Slots};
 use crate::memory::MemoryFile;
 use crate::stub;
 use crate::stub::layout::{
-    ENTRIES, ENTRIES_SIZE, ENTRY_RUN, ENTRY_SIZE, ENTRY_START, SITE_COUNT, SITE_PLAIN, SITE_RETURN, SITE_SIZE,
-    SITES, TABLE_SIZE, TARGETS,
+    ENTRIES, ENTRIES_SIZE, ENTRY_RUN, ENTRY_SIZE, ENTRY_START, LOCAL_CALLS, SITE_COUNT, SITE_PLAIN, SITE_RETURN,
+    SITE_SIZE, SITES, TABLE_SIZE, TARGETS,
 };
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
@@ -151,7 +151,14 @@ impl Family {
         bytes.extend([0x4c, 0x8d, 0x1d]);
         bytes.extend(relative(code + bytes.len() as u64 + 4, code + SITE_RETURN));
         bytes.push(0xe9);
-        bytes.extend(relative(code + bytes.len() as u64 + 4, stub::site()));
+        let next = match form {
+            Form::Load { number } => match LOCAL_CALLS.iter().position(|call| *call == number) {
+                Some(index) => stub::local(index as u64),
+                None => stub::site(),
+            },
+            Form::Compare => stub::site(),
+        };
+        bytes.extend(relative(code + bytes.len() as u64 + 4, next));
         bytes.resize(0x18, 0xcc);
         bytes.extend((start + form.len() as u64).to_le_bytes());
         bytes.extend(SYSCALL);
@@ -210,7 +217,7 @@ impl Family {
 pub(super) fn is_site_code(address: u64) -> bool {
     (SITES..TARGETS + TABLE_SIZE).contains(&address)
         || (ENTRIES..ENTRIES + ENTRIES_SIZE).contains(&address)
-        || (stub::site()..stub::site_end()).contains(&address)
+        || (stub::local(0)..stub::site_end()).contains(&address)
 }
 
 /// Where in site code a thread stands.
@@ -311,7 +318,7 @@ impl Sites {
     /// What an address in site code stands for. `record` is what r11 or the area say.
     pub(super) fn place(&self, rip: u64, r11: u64, record: u64) -> Option<Place> {
         let family = self.family.as_ref()?;
-        if (stub::site()..stub::posted()).contains(&rip) {
+        if (stub::local(0)..stub::posted()).contains(&rip) {
             return Some(Place::Before(family.by_code(r11)?.start));
         }
         if (stub::posted()..stub::site_end()).contains(&rip) {

@@ -15,7 +15,7 @@ use super::spin::{Policy, Wait};
 use super::sys::{self, Notification, Reply};
 use super::template::INTERRUPT;
 use crate::registers::{Registers, ThreadState};
-use crate::seam::{Access, AddressSpace, Context, Exit, Interrupter, SyscallArgs};
+use crate::seam::{Access, AddressSpace, Context, Exit, Interrupter, LocalAnswers, SyscallArgs};
 use crate::stub::{self, layout};
 use abi::signal::Signal;
 use abi::{Errno, SysResult};
@@ -89,6 +89,7 @@ pub(super) struct Thread {
     interrupts: Arc<Interrupts>,
     hits: Box<Hits>,
     policy: Policy,
+    local: Option<LocalAnswers>,
 }
 
 /// A parked thread of the stub, or a new one.
@@ -117,6 +118,7 @@ impl Thread {
             interrupts,
             hits: Box::new(Hits([(0, 0); 64])),
             policy: Policy::new(),
+            local: None,
         };
         this.settle(notification, thread);
         Ok(this)
@@ -129,6 +131,18 @@ impl Thread {
         frame.store(&self.area, &Registers { eflags: 0x202, ..Registers::default() });
         self.state().store(layout::RUN_ASLEEP, Ordering::SeqCst);
         self.parked = Parked::Frame { id: notification, frame };
+        self.publish_local();
+    }
+
+    /// Puts the answers that need no sentry where the sites look for them.
+    fn publish_local(&self) {
+        let words = match self.local {
+            None => [0; 7],
+            Some(LocalAnswers { tgid, tid, ids: [uid, euid, gid, egid] }) => {
+                [1, tgid, tid, uid, euid, gid, egid].map(u64::from)
+            }
+        };
+        self.area.file().store_words(self.area.offset() + layout::AREA_LOCAL, &words);
     }
 
     fn receive(&self) -> SysResult<Notification> {
@@ -542,6 +556,11 @@ impl Context for Thread {
             self.registers = Some(state.registers);
             self.xstate = Some(state.xstate.clone());
         }
+    }
+
+    fn local_answers(&mut self, answers: Option<LocalAnswers>) {
+        self.local = answers;
+        self.publish_local();
     }
 
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> SysResult<()> {
