@@ -1,12 +1,13 @@
 //! The systrap backend on hand-assembled guests.
+#![expect(clippy::unwrap_used, reason = "a failed step ends the test")]
 
 use abi::signal::Signal;
 use abi::{AddrRange, UserAddr};
 use platform::memory::MemoryFile;
 use platform::systrap::Systrap;
 use platform::{
-    Access, AddressSpace, AsOp, Backing, Context, Exit, LocalAnswers, OpBatch, Platform, Prot, Registers, TextSource,
-    ThreadState,
+    Access, AddressSpace, AsOp, Backing, Context, Exit, LocalAnswers, OpBatch, Platform, Prot, Registers,
+    TextSource, ThreadState,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -217,6 +218,7 @@ fn map(start: u64, len: u64, prot: Prot, offset: u64) -> AsOp {
 fn setup() -> (Systrap, Arc<dyn AddressSpace>) {
     let memory = Arc::new(MemoryFile::create(64 << 20).unwrap());
     let len = (&raw const guest_end).addr() - (&raw const guest_start).addr();
+    // SAFETY: both symbols bound one read-only object.
     let code = unsafe { std::slice::from_raw_parts(&raw const guest_start, len) };
     memory.write(0, code).unwrap();
     let platform = Systrap::new(memory).unwrap();
@@ -409,7 +411,7 @@ fn interrupts() {
                 assert_eq!(t.syscall().number, 39);
                 t.set_return(calls);
                 calls += 1;
-                if calls % 3 == 0 {
+                if calls.is_multiple_of(3) {
                     assert_eq!(t.registers().rax, calls - 1);
                 }
             }
@@ -514,7 +516,7 @@ fn mixed(t: &mut dyn Context, rounds: u64, mut odd: impl FnMut(&mut dyn Context)
                 let (at, call) = (calls % 2, t.syscall());
                 assert_eq!(call.number, if at == 0 { 39 } else { 0 });
                 assert_eq!(call.args, [11, 12, 13, 14, 15, 16]);
-                if calls % 61 == 0 {
+                if calls.is_multiple_of(61) {
                     odd(t);
                     assert_eq!(t.registers().rip, call.ip);
                 }
@@ -661,6 +663,7 @@ fn death_is_an_exit() {
     let pid = space.host_pid().unwrap();
     let killer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(5));
+        // SAFETY: the stub is not reaped yet.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     });
     assert_eq!(t.run(), Exit::Died);
@@ -707,7 +710,9 @@ fn calls_in_the_stubs_name() {
     let (_platform, space) = setup();
     let mut t = thread(&space, at!(guest_attack));
     // Everything but its own sigreturn and exit arrives as any other call.
-    for number in [9_u64, 10, 11, 25, 28, 44, 45, 46, 47, 53, 56, 3, 292, 131, 317, 62, 234, 101, 157, 321, 435] {
+    for number in
+        [9_u64, 10, 11, 25, 28, 44, 45, 46, 47, 53, 56, 3, 292, 131, 317, 62, 234, 101, 157, 321, 435]
+    {
         (t.registers().rax, t.registers().rip) = (number, at!(guest_attack));
         assert_eq!(t.run(), Exit::Syscall);
         assert_eq!(u64::from(t.syscall().number), number);
@@ -741,7 +746,10 @@ fn calls_in_the_stubs_name() {
             }
         }
         drop(t);
-        assert!(space.apply(OpBatch::one(map(DATA, PAGE, Prot::READ | Prot::WRITE, 0x1_0000))).is_ok(), "{address:x}");
+        assert!(
+            space.apply(OpBatch::one(map(DATA, PAGE, Prot::READ | Prot::WRITE, 0x1_0000))).is_ok(),
+            "{address:x}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
 //! Prints what the systrap backend costs. Run with `--release -- --ignored --nocapture`.
+#![expect(clippy::unwrap_used, reason = "a failed step ends the test")]
 
 use abi::{AddrRange, UserAddr};
 use platform::memory::MemoryFile;
@@ -6,7 +7,6 @@ use platform::systrap::Systrap;
 use platform::{
     AddressSpace, AsOp, Backing, Context, Exit, OpBatch, Platform, Prot, Registers, TextSource, ThreadState,
 };
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ const GETPID: &[u8] = &[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf6];
 /// `1: xor eax,eax; syscall; cmp rax,-4096; jmp 1b`
 const READ: &[u8] = &[0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0xeb, 0xf4];
 /// `1: nop; mov eax,39; syscall; mov byte ptr [rdi],1; mov eax,11; syscall; jmp 1b`
-const TOUCH: &[u8] = &[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc6, 0x07, 1, 0xb8, 11, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec];
+const TOUCH: &[u8] =
+    &[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc6, 0x07, 1, 0xb8, 11, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec];
 
 fn range(start: u64, len: u64) -> AddrRange {
     AddrRange::from_len(UserAddr::new(start), len).unwrap()
@@ -36,7 +37,7 @@ fn map(start: u64, prot: Prot, offset: u64) -> AsOp {
 
 fn report(what: &str, n: u32, start: Instant) {
     let ns = start.elapsed().as_nanos() / u128::from(n);
-    writeln!(std::io::stderr(), "{what:32} {ns:>9} ns").unwrap();
+    eprintln!("{what:32} {ns:>9} ns");
 }
 
 fn best(what: &str, rounds: u32, n: u32, mut body: impl FnMut()) {
@@ -51,7 +52,7 @@ fn best(what: &str, rounds: u32, n: u32, mut body: impl FnMut()) {
         least = least.min(took);
         sum += took;
     }
-    writeln!(std::io::stderr(), "{what:32} {least:>9} ns (mean {})", sum / u128::from(rounds)).unwrap();
+    eprintln!("{what:32} {least:>9} ns (mean {})", sum / u128::from(rounds));
 }
 
 fn start(code: &[u8]) -> (Systrap, Arc<dyn AddressSpace>, Box<dyn Context>) {
@@ -82,6 +83,7 @@ fn state() -> ThreadState {
 
 /// Puts a thread (0: this one) on one CPU.
 fn pin(thread: i32, cpus: &[usize]) {
+    // SAFETY: plain data of our own.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         for cpu in cpus {

@@ -26,9 +26,11 @@ impl SharedFile {
     pub(crate) fn create(name: &std::ffi::CStr, len: u64) -> SysResult<SharedFile> {
         use rustix::fs::{MemfdFlags, SealFlags};
         let err = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-        let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(err)?;
+        let fd =
+            rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(err)?;
         rustix::fs::ftruncate(&fd, len).map_err(err)?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(err)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(err)?;
         let size = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
         // SAFETY: a fresh mapping of a file we own.
         let base = unsafe {

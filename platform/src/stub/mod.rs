@@ -15,7 +15,8 @@ pub(crate) mod filter;
 pub(crate) mod layout;
 
 use layout::{
-    AREA_CALL, AREA_LOCAL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST, SPINS, SWITCH, TASK_END,
+    AREA_CALL, AREA_LOCAL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST,
+    SPINS, SWITCH, TASK_END,
 };
 
 core::arch::global_asm!(

@@ -4,9 +4,9 @@
 //! the area. Returning through a forged frame can only hurt the guest that forged it.
 
 use super::slots::Area;
+use super::xsave;
 use crate::registers::Registers;
 use crate::stub::layout::{AREA_FRAME, AREA_FS, AREA_GS, AREA_STACK, TASK_END};
-use super::xsave;
 
 /// Bytes of a `struct ucontext`.
 const UCONTEXT: u64 = 304;

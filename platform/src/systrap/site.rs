@@ -19,8 +19,8 @@ use super::slots::{SiteCode, Slots};
 use crate::memory::MemoryFile;
 use crate::stub;
 use crate::stub::layout::{
-    ENTRIES, ENTRIES_SIZE, ENTRY_RUN, ENTRY_SIZE, ENTRY_START, LOCAL_CALLS, SITE_COUNT, SITE_PLAIN, SITE_RETURN,
-    SITE_SIZE, SITES, TABLE_SIZE, TARGETS,
+    ENTRIES, ENTRIES_SIZE, ENTRY_RUN, ENTRY_SIZE, ENTRY_START, LOCAL_CALLS, SITE_COUNT, SITE_PLAIN,
+    SITE_RETURN, SITE_SIZE, SITES, TABLE_SIZE, TARGETS,
 };
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
@@ -176,7 +176,8 @@ impl Family {
                 patched[3..7].copy_from_slice(&target.to_le_bytes()[..4]);
             }
             Form::Compare => {
-                let (block, at) = (index.entries / (ENTRY_RUN / ENTRY_SIZE), index.entries % (ENTRY_RUN / ENTRY_SIZE));
+                let (block, at) =
+                    (index.entries / (ENTRY_RUN / ENTRY_SIZE), index.entries % (ENTRY_RUN / ENTRY_SIZE));
                 let offset = (block << 16) + ENTRY_START + at * ENTRY_SIZE;
                 if offset >= ENTRIES_SIZE {
                     return Err(Errno::ENOSPC);

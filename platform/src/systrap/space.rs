@@ -9,8 +9,8 @@ use super::interrupt::Watch;
 use super::site::{Family, Landing, Place, Poke, Sites};
 use super::slots::{Area, Control};
 use super::spin::Lookers;
-use super::template::Process;
 use super::sys::{self, Notification};
+use super::template::Process;
 use super::thread::Thread;
 use super::{Inner, user_range};
 use crate::memory::MemoryFile;
@@ -129,8 +129,7 @@ impl Stub {
     fn wipe(&self) -> SysResult<()> {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
         let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
-        let calls =
-            [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
+        let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
         self.helper.lock().run(&calls, &[])
     }
 
@@ -259,7 +258,10 @@ impl Space {
                 let family = Arc::new(Family::new(&self.inner.slots)?);
                 let mut calls = map_family(&family).to_vec();
                 // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
-                calls.push(Call { mode: Mode::Ignore, ..Call::new(libc::SYS_membarrier, [1 << 6, 0, 0, 0, 0, 0]) });
+                calls.push(Call {
+                    mode: Mode::Ignore,
+                    ..Call::new(libc::SYS_membarrier, [1 << 6, 0, 0, 0, 0, 0])
+                });
                 stub.helper.lock().run(&calls, &[])?;
                 sites.family = Some(Arc::clone(&family));
                 family
@@ -397,7 +399,10 @@ impl Poke for Poker<'_> {
     }
     fn synchronise(&self) {
         // MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE; a fork has to register for itself first.
-        let call = |command| Call { mode: Mode::Ignore, ..Call::new(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0]) };
+        let call = |command| Call {
+            mode: Mode::Ignore,
+            ..Call::new(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0])
+        };
         let _ = self.1.helper.lock().run(&[call(1 << 6), call(1 << 5)], &[]);
     }
 }
@@ -455,7 +460,9 @@ fn check(op: &AsOp) -> SysResult<()> {
 /// are writable at once, while MAP_POPULATE takes a fault for each page.
 fn populate(op: &AsOp) -> Option<Call> {
     match op {
-        AsOp::Map { range, backing: Backing::Memory { .. }, populate: true, prot, .. } if !prot.is_empty() => {
+        AsOp::Map { range, backing: Backing::Memory { .. }, populate: true, prot, .. }
+            if !prot.is_empty() =>
+        {
             let args = [range.start(), range.len(), MADV_POPULATE_READ, 0, 0, 0];
             Some(Call { mode: Mode::Ignore, ..Call::new(libc::SYS_madvise, args) })
         }

@@ -45,7 +45,9 @@ impl Lookers {
         self.most > 0
     }
     fn join(&self) -> bool {
-        self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.most).then_some(n + 1)).is_ok()
+        self.now
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.most).then_some(n + 1))
+            .is_ok()
     }
     fn part(&self) {
         self.now.fetch_sub(1, Ordering::Relaxed);
@@ -85,7 +87,16 @@ pub(super) enum Wait {
 impl Policy {
     pub(super) fn new() -> Policy {
         let now = Instant::now();
-        Policy { hot: false, streak: 0, wait: 0, failures: 0, gained: 0, apart: false, resumed: now, arrived: now }
+        Policy {
+            hot: false,
+            streak: 0,
+            wait: 0,
+            failures: 0,
+            gained: 0,
+            apart: false,
+            resumed: now,
+            arrived: now,
+        }
     }
 
     /// Whether the listener should wake synchronously.
@@ -138,8 +149,8 @@ impl Policy {
         }
         self.hot = false;
         self.streak = 0;
-        self.failures = if self.gained >= WORTH { self.failures / 2 } else { (self.failures + 1).min(RAREST) };
+        self.failures =
+            if self.gained >= WORTH { self.failures / 2 } else { (self.failures + 1).min(RAREST) };
         self.wait = STREAK << self.failures;
     }
 }
-

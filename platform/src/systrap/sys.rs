@@ -59,21 +59,9 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
     }
 }
 
-/// What happens to the notified call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reply {
-    /// It returns this value.
-    Value(u64),
-    /// The host carries it out. Only for calls whose arguments are registers alone, and were checked.
-    Continue,
-}
-
-/// Answers a notification.
-pub(super) fn reply(listener: BorrowedFd<'_>, id: u64, reply: Reply) -> SysResult<()> {
-    let response = match reply {
-        Reply::Value(value) => Response { id, value, error: 0, flags: 0 },
-        Reply::Continue => Response { id, value: 0, error: 0, flags: 1 },
-    };
+/// Lets the notified call return `value`.
+pub(super) fn reply(listener: BorrowedFd<'_>, id: u64, value: u64) -> SysResult<()> {
+    let response = Response { id, value, error: 0, flags: 0 };
     // SAFETY: the structure has the size the request number names.
     if unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw const response) } == 0 {
         Ok(())

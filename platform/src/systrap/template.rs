@@ -231,7 +231,11 @@ fn spawn(plan: &Plan) -> SysResult<()> {
     }
     let mut status = 0;
     // SAFETY: waits for our own child.
-    unsafe { while libc::waitpid(pid, &raw mut status, libc::__WALL) < 0 && *libc::__errno_location() == libc::EINTR {} }
+    unsafe {
+        while libc::waitpid(pid, &raw mut status, libc::__WALL) < 0
+            && *libc::__errno_location() == libc::EINTR
+        {}
+    }
     if status == 0 { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 

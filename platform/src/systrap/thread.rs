@@ -12,7 +12,7 @@ use super::site::{self, Landing, Place};
 use super::slots::Area;
 use super::space::{Idle, Space, receive};
 use super::spin::{Policy, Wait};
-use super::sys::{self, Notification, Reply};
+use super::sys::{self, Notification};
 use super::template::INTERRUPT;
 use crate::registers::{Registers, ThreadState};
 use crate::seam::{Access, AddressSpace, Context, Exit, Interrupter, LocalAnswers, SyscallArgs};
@@ -154,7 +154,7 @@ impl Thread {
     }
 
     fn reply(&self, id: u64, value: u64) -> SysResult<()> {
-        sys::reply(self.listener()?, id, Reply::Value(value))
+        sys::reply(self.listener()?, id, value)
     }
 
     /// The word that the trampoline shares with us.
@@ -465,7 +465,7 @@ impl Thread {
     fn release(idle: Idle, space: &Space) {
         let Err(idle) = space.keep_idle(idle) else { return };
         // Zero makes the handler exit.
-        if sys::reply(idle.listener.as_fd(), idle.notification, Reply::Value(0)).is_err() {
+        if sys::reply(idle.listener.as_fd(), idle.notification, 0).is_err() {
             return;
         }
         // A sane thread says nothing more; whoever does is not, and keeps its area until the process ends.
