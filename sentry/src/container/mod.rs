@@ -44,8 +44,15 @@ struct Container {
     pid_ns: Arc<PidNs>,
     /// Root of its control groups.
     cgroup: Arc<Cgroup>,
-    /// Processes that exec added.
-    execs: BTreeMap<u32, Arc<Process>>,
+    /// Processes that exec added: until they have ended and somebody was told.
+    execs: BTreeMap<u32, Execed>,
+}
+
+/// A process that exec added.
+struct Execed {
+    process: Arc<Process>,
+    /// Somebody has asked how it ends.
+    awaited: bool,
 }
 
 /// The sandbox behind a control socket.
@@ -197,8 +204,8 @@ impl SandboxControl for Sandbox {
         *process.cgroup.lock() = Some(cgroup);
         let pid = process.pid.root();
         self.with(id, |container| {
-            container.execs.retain(|_, process| !has_ended(process));
-            container.execs.insert(pid, process);
+            container.execs.retain(|_, exec| !exec.awaited || !has_ended(&exec.process));
+            container.execs.insert(pid, Execed { process, awaited: false });
             Ok(())
         })?;
         prepared.start().map_err(|e| failed("exec", e))?;
@@ -209,7 +216,7 @@ impl SandboxControl for Sandbox {
         let signal = Signal::new(u32::from(signal))
             .map_err(|_| ControlError::new(ErrorKind::Invalid, format!("signal {signal} does not exist")))?;
         let (init, started, execs) = self.with(id, |container| {
-            let execs: Vec<_> = container.execs.values().cloned().collect();
+            let execs: Vec<_> = container.execs.values().map(|exec| Arc::clone(&exec.process)).collect();
             Ok((Arc::clone(&container.init), container.prepared.is_none(), execs))
         })?;
         let info = SigInfo::from_sender(signal, code::SI_USER, 0, 0);
@@ -231,8 +238,10 @@ impl SandboxControl for Sandbox {
             SignalTarget::Init if has_ended(&init) => Err(ControlError::not_running(id)),
             SignalTarget::Init => deliver(&init),
             SignalTarget::Process(pid) => {
-                let process = execs.iter().find(|process| process.pid.root() == pid).unwrap_or(&init);
-                if has_ended(process) { Err(ControlError::not_running(id)) } else { deliver(process) }
+                // One that has ended and is forgotten is not there; it must not stand for another.
+                let mut known = execs.iter().chain([&init]);
+                let process = known.find(|process| process.pid.root() == pid && !has_ended(process));
+                process.map_or(Err(ControlError::not_running(id)), deliver)
             }
             SignalTarget::Foreground(pid) => {
                 let process = match pid {
@@ -247,9 +256,16 @@ impl SandboxControl for Sandbox {
     fn wait(&self, id: &str, pid: Option<u32>, notice: ExitNotice) -> ControlResult<()> {
         let process = self.with(id, |container| match pid {
             None => Ok(Arc::clone(&container.init)),
-            Some(pid) => container.execs.get(&pid).cloned().ok_or_else(|| {
-                ControlError::new(ErrorKind::NoSuchProcess, format!("no process {pid} in container {id:?}"))
-            }),
+            Some(pid) => match container.execs.get_mut(&pid) {
+                Some(exec) => {
+                    exec.awaited = true;
+                    Ok(Arc::clone(&exec.process))
+                }
+                None => Err(ControlError::new(
+                    ErrorKind::NoSuchProcess,
+                    format!("no process {pid} in container {id:?}"),
+                )),
+            },
         })?;
         when_ended(&process, notice);
         Ok(())
