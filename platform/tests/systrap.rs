@@ -576,7 +576,10 @@ fn patched_sites() {
                 assert!(!pooled);
                 child
             }
-            None => platform.new_address_space().unwrap(),
+            None => {
+                assert!(pooled);
+                platform.new_address_space().unwrap()
+            }
         };
         fill(&child, 0x3_0000);
         let copy = Arc::clone(&child).new_context(&state);
@@ -590,6 +593,32 @@ fn patched_sites() {
         assert_eq!(text(&child, platform.memory()).1, before);
         child.retire(platform.user_range(), Box::new(|| ()));
     }
+}
+
+#[test]
+fn single_steps_see_no_site_code() {
+    let (_platform, space) = setup();
+    let mut t = thread(&space, at!(guest_mixed));
+    mixed(&mut *t, 300, |_| ());
+    let rbx = t.registers().rbx;
+    t.registers().eflags |= 0x100;
+    let (mut last, mut calls, mut value) = (0, 0, rbx + 1);
+    for _ in 0..400 {
+        match t.run() {
+            Exit::Exception { signal: Signal::SIGTRAP, .. } => {
+                let rip = t.registers().rip;
+                assert!((CODE..CODE + PAGE).contains(&rip) && rip != last, "{rip:x} after {last:x}");
+                last = rip;
+            }
+            Exit::Syscall => {
+                t.set_return(value);
+                calls += 1;
+                value += u64::from(t.syscall().number == 0);
+            }
+            other => panic!("{other:?} {:x?}", t.registers()),
+        }
+    }
+    assert!(calls > 4, "{calls}");
 }
 
 #[test]

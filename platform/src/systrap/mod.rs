@@ -107,7 +107,20 @@ impl Systrap {
             watch: Arc::default(),
             reserved: [low],
         };
-        Ok(Systrap { inner: Arc::new(inner) })
+        let systrap = Systrap { inner: Arc::new(inner) };
+        systrap.warm()?;
+        Ok(systrap)
+    }
+
+    /// Makes the stub that the first program will use, thread and all: what the host lacks (a notification
+    /// that only fatal signals interrupt came with Linux 5.19) shows now and not at the first container.
+    fn warm(&self) -> SysResult<()> {
+        let space = space::Space::new(&self.inner)?;
+        let idle = space.start_thread().map_err(|_| Errno::ENOSYS)?;
+        // A space without threads keeps the first one.
+        let _ = space.keep_idle(idle);
+        space.retire(user_range(), Box::new(|| ()));
+        Ok(())
     }
 
     /// [`Systrap::prepare`] and [`Systrap::with_template`] in one.

@@ -418,6 +418,8 @@ impl Thread {
                 Some(Landing::Again) => None,
                 None => Some(self.exception(frame, signal)),
             },
+            // A debugger steps through a call site: for it, the site is the one instruction that was there.
+            libc::SIGTRAP if site::is_site_code(frame.rip(&self.area)) => None,
             _ => Some(self.exception(frame, signal)),
         }
     }
@@ -503,8 +505,11 @@ impl Context for Thread {
                 Err(_) => return self.died(),
                 Ok(Arrival::Posted) => return self.posted(None),
                 Ok(Arrival::Notified(notification)) => {
-                    if let Some(exit) = self.classify(&notification, interrupted) {
-                        return exit;
+                    match self.classify(&notification, interrupted) {
+                        Some(exit) => return exit,
+                        // Parked with a frame for a reason of ours: as good a moment as any.
+                        None if interrupted => return Exit::Interrupted,
+                        None => {}
                     }
                 }
             }
