@@ -10,6 +10,7 @@ use crate::sandbox::hooks;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait};
 use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::spec::convert::Net;
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
 use ::sentry::control::message::{receive, send};
@@ -279,6 +280,10 @@ fn become_monitor(
         let _ = rustix::process::ioctl_tiocsctty(slave);
     }
     begun.join_cgroup()?;
+    if begun.plan.net == Net::New && begun.plan.hooks.is_some() {
+        // Hooks that set up a network (Docker's) find it through our pid: it must not be the host's.
+        crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
+    }
     Signals::take()
 }
 
