@@ -39,6 +39,8 @@ pub struct Kernel {
     pub boot: BootClock,
     /// `--strace`.
     pub trace: SyscallTrace,
+    /// How many threads are traced.
+    pub tracees: std::sync::atomic::AtomicUsize,
     /// Futexes.
     pub futexes: FutexTable,
     /// What the guest is told about the machine.
@@ -113,6 +115,7 @@ impl Kernel {
             root: RootNamespaces { user, pid, proxy },
             boot: BootClock { started: Instant::now(), realtime },
             trace: SyscallTrace::default(),
+            tracees: std::sync::atomic::AtomicUsize::new(0),
             futexes: FutexTable::default(),
             files,
             machine,

@@ -11,6 +11,7 @@ pub mod ioctl;
 pub mod limits;
 pub mod poll;
 pub mod process;
+pub mod ptrace;
 mod restart;
 pub mod siginfo;
 pub mod signal;

@@ -116,7 +116,11 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
     if flags.contains(CloneFlags::NEWNET) {
         proxy.net = NetNs::new(next_ino(), Arc::clone(&cred.user_ns));
     }
-    let made = CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWUSER | CloneFlags::NEWNET;
+    let made = CloneFlags::NEWUTS
+        | CloneFlags::NEWPID
+        | CloneFlags::NEWUSER
+        | CloneFlags::NEWNET
+        | CloneFlags::NEWNS;
     if flags.intersects(CloneFlags::NAMESPACES.difference(made)) {
         return Err(Errno::EINVAL);
     }
@@ -157,4 +161,18 @@ fn new_user_ns(cred: &vfs::Credentials) -> SysResult<Arc<vfs::Credentials>> {
         ambient: vfs::Capabilities::empty(),
     };
     Ok(Arc::new(new))
+}
+
+/// Gives a root and working directory of its own a copy of its mount namespace (CLONE_NEWNS).
+pub fn new_mounts(fs: &crate::task::FsContext, cred: &vfs::Credentials) -> SysResult<()> {
+    let mut root = fs.snapshot().root.clone();
+    let mut cwd = fs.snapshot().cwd.clone();
+    let old = Arc::clone(&fs.snapshot().ns);
+    let ns = old.copy(next_ino(), &cred.user_ns, &mut [&mut root, &mut cwd])?;
+    fs.update(|fs| {
+        fs.ns = ns;
+        fs.root = root;
+        fs.cwd = cwd;
+    });
+    Ok(())
 }

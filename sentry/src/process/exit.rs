@@ -28,6 +28,11 @@ pub fn exit_task(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Bo
     }
     send::retarget(shared, SigSet::ALL);
     // Guest memory and descriptors go before anybody can see the zombie.
+    let is_last = shared.process.state.lock().live == 1;
+    // The published copy is the second; a vfork child's memory is its parent's.
+    if is_last && Arc::strong_count(&owned.mm) <= 2 {
+        shared.process.times.add_space(&owned.mm);
+    }
     drop(context);
     shared.times.retire();
     {

@@ -38,6 +38,8 @@ pub struct ProcessTree {
     index: Arc<TaskIndex>,
     tasks: HashMap<u32, Arc<TaskShared>>,
     nodes: HashMap<u32, Node>,
+    /// Traced threads that exited and were not waited for by their tracers.
+    pub trace_zombies: Vec<crate::ptrace::TraceZombie>,
 }
 
 /// A process and its place.

@@ -2,6 +2,7 @@
 
 use crate::namespace::UtsNs;
 use crate::process::pid::PidNs;
+use net::NetNs;
 use crate::task::Published;
 use abi::fs::{FileType, OpenFlags};
 use abi::process::CloneFlags;
@@ -78,6 +79,7 @@ impl NsHandle {
             NsHandle::Mnt(ns) => ns.ino,
             NsHandle::Pid(ns) => ns.ino,
             NsHandle::Uts(ns) => ns.ino,
+            NsHandle::Net(ns) => ns.ino,
             NsHandle::Single(CloneFlags::NEWCGROUP) => CGROUP_INO,
             NsHandle::Single(CloneFlags::NEWIPC) => IPC_INO,
             NsHandle::Net(ns) => ns.ino,

@@ -1,19 +1,296 @@
-//! Seccomp of guests (seccomp(2)).
+//! Seccomp of guests (seccomp(2)): strict mode, and filters run by an interpreter of our own.
 
-use crate::task::Cx;
-use abi::{CallResult, Errno, UserAddr};
+mod bpf;
 
-/// The filters of a thread.
-#[derive(Debug, Default)]
-pub struct Filters {}
+use crate::ptrace::stop;
+use crate::signal::send;
+use crate::task::{Cx, TaskShared, Work};
+use abi::ptrace::AUDIT_ARCH_X86_64;
+use abi::siginfo::SigInfo;
+use abi::signal::Signal;
+use abi::{CallResult, Errno, SysResult, UserAddr, UserPtr};
+use bpf::{Data, Insn, Program};
+use platform::SyscallArgs;
+use std::sync::Arc;
+use vfs::Capabilities;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+const RET_ACTION: u32 = 0xffff_0000;
+/// Instructions of all filters of a thread (`MAX_INSNS_PER_PATH`).
+const MOST_INSNS: usize = 32_768;
+
+/// What a thread may call.
+#[derive(Debug)]
+pub enum Filters {
+    /// read, write, exit, rt_sigreturn.
+    Strict,
+    /// A filter, and those installed before it.
+    Filter {
+        /// Its program.
+        program: Program,
+        /// SECCOMP_FILTER_FLAG_LOG.
+        logs: bool,
+        /// Older ones.
+        older: Option<Arc<Filters>>,
+        /// Instructions of all, with four for each filter.
+        weight: usize,
+    },
+}
+
+impl Filters {
+    fn weight(&self) -> usize {
+        match self {
+            Filters::Strict => 0,
+            Filters::Filter { weight, .. } => *weight,
+        }
+    }
+    /// The action with the highest precedence; of equals that of the newest filter.
+    fn decide(&self, data: &Data) -> u32 {
+        let mut best = RET_ALLOW;
+        let mut at = Some(self);
+        while let Some(Filters::Filter { program, older, .. }) = at {
+            let action = program.run(data);
+            // As signed numbers: KILL_PROCESS is the least.
+            if (action & RET_ACTION).cast_signed() < (best & RET_ACTION).cast_signed() {
+                best = action;
+            }
+            at = older.as_deref();
+        }
+        best
+    }
+}
 
 /// PR_GET_SECCOMP.
 #[must_use]
 pub fn mode(cx: &Cx<'_>) -> u64 {
-    if cx.owned.seccomp.is_some() { 2 } else { 0 }
+    match cx.owned.seccomp.as_deref() {
+        None => 0,
+        Some(Filters::Strict) => 1,
+        Some(Filters::Filter { .. }) => 2,
+    }
+}
+
+/// Looks at a call. Returns false when it is not to be made; its result is set then.
+pub fn check(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> bool {
+    let Some(filters) = cx.owned.seccomp.clone() else { return true };
+    if matches!(*filters, Filters::Strict) {
+        if matches!(call.number, 0 | 1 | 15 | 60) {
+            return true;
+        }
+        cx.owned.leaving = Some(crate::process::WaitStatus::killed(Signal::SIGKILL));
+        return false;
+    }
+    let data = Data { number: call.number, arch: AUDIT_ARCH_X86_64, ip: call.ip, args: call.args };
+    let action = filters.decide(&data);
+    let value = action & 0xffff;
+    match action & RET_ACTION {
+        RET_ALLOW => true,
+        RET_LOG => {
+            let text = format!("seccomp: call {} of {}", call.number, cx.owned.comm_text());
+            cx.kernel().trace.log(&text);
+            true
+        }
+        RET_ERRNO => {
+            let errno = i64::from(value.min(4095));
+            cx.context.set_return(errno.wrapping_neg().cast_unsigned());
+            false
+        }
+        RET_TRAP => {
+            cx.context.set_return(Errno::ENOSYS.as_return());
+            let errno = i32::try_from(value).unwrap_or(0);
+            let info = SigInfo::seccomp(call.ip, call.number, AUDIT_ARCH_X86_64, errno);
+            // The handler finds the call's number in rax.
+            cx.context.set_return(u64::from(call.number));
+            send::force(cx.shared, &cx.owned.signal.handlers, info);
+            false
+        }
+        RET_TRACE => {
+            cx.context.set_return(Errno::ENOSYS.as_return());
+            if !stop::seccomp_stop(cx, u16::try_from(value).unwrap_or(0)) {
+                return false;
+            }
+            stop::reload(cx, call)
+        }
+        RET_KILL_THREAD => {
+            cx.owned.leaving = Some(crate::process::WaitStatus::dumped(Signal::SIGSYS));
+            if cx.shared.process.state.lock().live <= 1 {
+                kill_process(cx);
+            }
+            false
+        }
+        _ => {
+            kill_process(cx);
+            false
+        }
+    }
+}
+
+fn kill_process(cx: &Cx<'_>) {
+    let status = crate::process::WaitStatus::dumped(Signal::SIGSYS);
+    send::begin_exit(&mut cx.shared.process.state.lock(), status);
 }
 
 /// PR_SET_SECCOMP.
-pub fn set_by_prctl(_cx: &mut Cx<'_>, _mode: u64, _program: UserAddr) -> CallResult<u64> {
-    Err(Errno::EINVAL.into())
+pub fn set_by_prctl(cx: &mut Cx<'_>, mode: u64, program: UserAddr) -> CallResult<u64> {
+    match mode {
+        1 => strict(cx),
+        2 => install(cx, 0, program),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+const SET_MODE_STRICT: u32 = 0;
+const SET_MODE_FILTER: u32 = 1;
+const GET_ACTION_AVAIL: u32 = 2;
+const GET_NOTIF_SIZES: u32 = 3;
+const FLAG_TSYNC: u32 = 1;
+const FLAG_LOG: u32 = 2;
+const FLAG_SPEC_ALLOW: u32 = 4;
+const FLAG_TSYNC_ESRCH: u32 = 16;
+
+/// seccomp(2).
+pub fn seccomp(cx: &mut Cx<'_>, operation: u32, flags: u32, args: UserAddr) -> CallResult<u64> {
+    match operation {
+        SET_MODE_STRICT if flags == 0 && args.is_null() => strict(cx),
+        SET_MODE_FILTER => install(cx, flags, args),
+        GET_ACTION_AVAIL if flags == 0 => {
+            let action: u32 = cx.read(UserPtr::new(args))?;
+            let known = [
+                RET_KILL_PROCESS,
+                RET_KILL_THREAD,
+                RET_TRAP,
+                RET_ERRNO,
+                RET_TRACE,
+                RET_LOG,
+                RET_ALLOW,
+            ];
+            if known.contains(&action) { Ok(0) } else { Err(Errno::EOPNOTSUPP.into()) }
+        }
+        // Without user notification there are no sizes to tell.
+        GET_NOTIF_SIZES => Err(Errno::EINVAL.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn strict(cx: &mut Cx<'_>) -> CallResult<u64> {
+    if cx.owned.seccomp.is_some() {
+        return Err(Errno::EINVAL.into());
+    }
+    put(cx, Arc::new(Filters::Strict));
+    Ok(0)
+}
+
+fn put(cx: &mut Cx<'_>, filters: Arc<Filters>) {
+    cx.shared.set_seccomp(Some(Arc::clone(&filters)));
+    cx.owned.seccomp = Some(filters);
+    cx.owned.watched = true;
+    crate::task::local_answers(cx);
+}
+
+/// `struct sock_fprog`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Fprog {
+    len: u16,
+    pad: [u16; 3],
+    insns: u64,
+}
+
+fn install(cx: &mut Cx<'_>, flags: u32, at: UserAddr) -> CallResult<u64> {
+    if flags & !(FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW | FLAG_TSYNC_ESRCH) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if !cx.owned.no_new_privs && !cx.cred().has(Capabilities::SYS_ADMIN) {
+        return Err(Errno::EACCES.into());
+    }
+    if matches!(cx.owned.seccomp.as_deref(), Some(Filters::Strict)) {
+        return Err(Errno::EINVAL.into());
+    }
+    let program = read_program(cx, at)?;
+    let filters = push(cx.owned.seccomp.clone(), program, flags & FLAG_LOG != 0)?;
+    if flags & FLAG_TSYNC != 0
+        && let Some(other) = synchronise(cx, &filters)
+    {
+        if flags & FLAG_TSYNC_ESRCH != 0 {
+            return Err(Errno::ESRCH.into());
+        }
+        return Ok(u64::from(other));
+    }
+    put(cx, filters);
+    Ok(0)
+}
+
+/// A filter on top of others; `ENOMEM` when they become too long together.
+pub fn push(older: Option<Arc<Filters>>, program: Program, logs: bool) -> SysResult<Arc<Filters>> {
+    let weight = older.as_ref().map_or(0, |older| older.weight()) + program.len() + 4;
+    if weight > MOST_INSNS {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(Arc::new(Filters::Filter { program, logs, older, weight }))
+}
+
+fn read_program(cx: &Cx<'_>, at: UserAddr) -> SysResult<Program> {
+    let head: Fprog = cx.read(UserPtr::new(at))?;
+    let len = usize::from(head.len);
+    if len == 0 || len > bpf::MOST {
+        return Err(Errno::EINVAL);
+    }
+    let insns = cx.mm().read_array(UserPtr::<Insn>::new(UserAddr::new(head.insns)), len)?;
+    Program::new(insns)
+}
+
+/// Gives all other threads the same filters. Returns a thread whose own filters are no ancestor of them.
+fn synchronise(cx: &Cx<'_>, filters: &Arc<Filters>) -> Option<u32> {
+    let others: Vec<Arc<TaskShared>> =
+        cx.shared.process.threads().into_iter().filter(|task| !Arc::ptr_eq(task, cx.shared)).collect();
+    for task in &others {
+        let theirs = task.seccomp();
+        let fits = match (&theirs, &cx.owned.seccomp) {
+            (None, _) => true,
+            (Some(a), Some(b)) => is_ancestor(a, b),
+            (Some(_), None) => false,
+        };
+        if !fits && !task.is_exiting() {
+            return Some(task.published.lock().pid.own());
+        }
+    }
+    for task in others {
+        task.set_seccomp(Some(Arc::clone(filters)));
+        if cx.owned.no_new_privs {
+            task.set_no_new_privs();
+        }
+        task.kick(Work::SECCOMP);
+    }
+    None
+}
+
+fn is_ancestor(older: &Arc<Filters>, newer: &Arc<Filters>) -> bool {
+    let mut at = Some(newer);
+    while let Some(filters) = at {
+        if Arc::ptr_eq(filters, older) {
+            return true;
+        }
+        at = match &**filters {
+            Filters::Strict => None,
+            Filters::Filter { older, .. } => older.as_ref(),
+        };
+    }
+    false
+}
+
+/// A thread takes over what another one gave it (SECCOMP_FILTER_FLAG_TSYNC).
+pub fn take_over(cx: &mut Cx<'_>) {
+    if let Some(filters) = cx.shared.seccomp() {
+        cx.owned.seccomp = Some(filters);
+        cx.owned.no_new_privs |= cx.shared.no_new_privs();
+        cx.owned.watched = true;
+        crate::task::local_answers(cx);
+    }
 }

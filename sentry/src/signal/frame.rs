@@ -258,7 +258,7 @@ fn read_xstate(cx: &Cx<'_>, at: u64) -> SysResult<Vec<u8>> {
 }
 
 /// Whatever would make XRSTOR fault is cut to what the processor takes.
-fn sanitize(area: &mut [u8]) {
+pub fn sanitize(area: &mut [u8]) {
     if let Some(mxcsr) = area.get_mut(24..28) {
         // Bits above 15 are reserved.
         for byte in mxcsr.iter_mut().skip(2) {

@@ -214,6 +214,7 @@ syscalls! {
     98 system::info::getrusage(who: i32, out: UserPtr<Rusage>) Partial "user time is that of the address space, shared out over its threads";
     99 system::info::sysinfo(out: UserPtr<Sysinfo>) Full;
     100 time::clock::times(out: UserPtr<Tms>) Full;
+    101 process::ptrace::ptrace(request: u32, pid: i32, addr: u64, data: u64) Partial "no hardware breakpoints, PEEKSIGINFO, SECCOMP_GET_FILTER";
     102 security::ids::getuid() Full;
     104 security::ids::getgid() Full;
     105 security::ids::setuid(uid: u32) Full;
@@ -338,6 +339,7 @@ syscalls! {
     270 event::poll::pselect6(count: i32, read: UserAddr, write: UserAddr, except: UserAddr, timeout: UserPtr<Timespec>, mask: UserAddr) Full;
     271 event::poll::ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<u64>, size: usize) Full;
     271 event::poll::ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<u64>, size: usize) Full;
+    272 process::namespace::unshare(flags: u64) Partial "no IPC, cgroup and time namespaces of its own";
     273 sync::futex::set_robust_list(head: UserAddr, len: usize) Full;
     274 sync::futex::get_robust_list(pid: i32, head: UserPtr<u64>, len: UserPtr<u64>) Full;
     275 fs::copy::splice(input: Fd, off_in: UserPtr<i64>, output: Fd, off_out: UserPtr<i64>, len: usize, flags: u32) Full;
@@ -371,11 +373,16 @@ syscalls! {
     306 fs::sync::syncfs(fd: Fd) Full;
     306 fs::sync::syncfs(fd: Fd) Full;
     307 net::message::sendmmsg(fd: Fd, list: UserPtr<MmsgHdr>, count: u32, flags: u32) Full;
+    308 process::namespace::setns(fd: Fd, kinds: u32) Full;
     309 system::info::getcpu(cpu: UserPtr<u32>, node: UserPtr<u32>) Full;
+    310 process::vm::process_vm_readv(pid: i32, local: UserPtr<Iovec>, local_count: u64, remote: UserPtr<Iovec>, remote_count: u64, flags: u64) Full;
+    311 process::vm::process_vm_writev(pid: i32, local: UserPtr<Iovec>, local_count: u64, remote: UserPtr<Iovec>, remote_count: u64, flags: u64) Full;
+    312 process::vm::kcmp(pid1: i32, pid2: i32, kind: u32, index1: u64, index2: u64) Full;
     314 system::sched::sched_setattr(pid: i32, attr: UserPtr<SchedAttr>, flags: u32) Full;
     315 system::sched::sched_getattr(pid: i32, attr: UserPtr<SchedAttr>, size: u32, flags: u32) Full;
     316 fs::tree::renameat2(old_dir: DirFd, old: UserCStr, new_dir: DirFd, new: UserCStr, flags: u32) Full;
     316 fs::tree::renameat2(old_dir: DirFd, old: UserCStr, new_dir: DirFd, new: UserCStr, flags: u32) Full;
+    317 security::seccomp::seccomp(operation: u32, flags: u32, args: UserAddr) Partial "no user notification";
     318 system::info::getrandom(buf: UserAddr, len: usize, flags: u32) Full;
     319 fs::memfd::memfd_create(name: UserCStr, flags: u32) Full;
     319 fs::memfd::memfd_create(name: UserCStr, flags: u32) Full;

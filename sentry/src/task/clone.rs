@@ -94,6 +94,10 @@ pub fn clone_task(cx: &mut Cx<'_>, request: &CloneRequest) -> CallResult<u32> {
     owned.vfork.clone_from(&latch);
     let shared =
         TaskShared::new(Arc::clone(cx.kernel()), Arc::clone(&process), owned.published(), cx.shared.mask().0);
+    shared.set_seccomp(owned.seccomp.clone());
+    if owned.no_new_privs {
+        shared.set_no_new_privs();
+    }
     let pidfd = prepare_pidfd(cx, request, &process)?;
     let close_pidfd = |cx: &Cx<'_>| pidfd.map(|fd| cx.files().close(fd));
     crate::ptrace::prepare_child(cx, flags, request.exit_signal, &shared, &mut owned);
@@ -179,6 +183,9 @@ fn copy_owned(
     } else {
         FsContext::duplicate(&parent.fs)
     };
+    if flags.contains(CloneFlags::NEWNS) {
+        crate::namespace::new_mounts(&fs, &cred)?;
+    }
     let handlers = if flags.contains(CloneFlags::SIGHAND) {
         Arc::clone(&parent.signal.handlers)
     } else {

@@ -204,6 +204,9 @@ fn attend(cx: &mut Cx<'_>, mut interrupted: Option<Restart>) -> Attended {
             cx.shared.set_mode(RunMode::Sleeping);
             let _ = cx.shared.parker().park(None);
             cx.shared.set_mode(RunMode::Kernel);
+        } else if work.contains(Work::SECCOMP) {
+            cx.shared.clear_work(Work::SECCOMP);
+            crate::seccomp::take_over(cx);
         } else if work.contains(Work::TRACE) {
             cx.shared.clear_work(Work::TRACE);
             crate::ptrace::stop::interrupt_stop(cx);

@@ -15,7 +15,7 @@ use crate::signal::{Pending, SignalHandlers};
 use abi::poll::Events;
 use abi::siginfo::SigInfo;
 use abi::signal::{SigSet, Signal};
-use lock::order::{Leaf, SignalPending, TaskState};
+use lock::order::{Leaf, SignalPending, TaskState, PtraceState};
 use lock::{BlockError, Deadline, Parker, Ranked, WakeTarget};
 use platform::Interrupter;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -38,12 +38,15 @@ bitflags::bitflags! {
         const FREEZE = 16;
         /// The process was continued: its parent is to be told.
         const CONTINUED = 32;
+        /// Another thread gave it seccomp filters.
+        const SECCOMP = 64;
     }
 }
 
 const EXITING: u32 = 1;
 const TRACED: u32 = 2;
 const NO_NEW_PRIVS: u32 = 4;
+const INTERRUPT: u32 = 8;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +148,10 @@ pub struct TaskShared {
     /// Signals for this thread alone.
     pub pending: Ranked<SignalPending, Pending>,
     /// Blocked signals: written by the thread, read by senders.
+    /// Its tracer.
+    pub trace: Ranked<PtraceState, Option<crate::ptrace::Trace>>,
+    /// Seccomp filters, as others see and set them.
+    filters: Ranked<Leaf, Option<Arc<crate::seccomp::Filters>>>,
     /// Scheduling settings.
     pub sched: Ranked<Leaf, Sched>,
     /// CPU time.
@@ -183,6 +190,8 @@ impl TaskShared {
             process,
             published: Ranked::new(published),
             pending: Ranked::new(Pending::default()),
+            trace: Ranked::new(None),
+            filters: Ranked::new(None),
             sched: Ranked::new(current().map_or_else(Sched::default, |parent| parent.sched.lock().inherit())),
             times: TaskTimes::default(),
             personality: AtomicU32::new(0),
@@ -301,6 +310,24 @@ impl TaskShared {
     #[must_use]
     pub fn no_new_privs(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & NO_NEW_PRIVS != 0
+    }
+    /// PTRACE_INTERRUPT is under way.
+    pub fn set_interrupt(&self) {
+        self.flags.fetch_or(INTERRUPT, Ordering::SeqCst);
+    }
+    /// Whether PTRACE_INTERRUPT was asked; forgets it.
+    pub fn take_interrupt(&self) -> bool {
+        self.flags.fetch_and(!INTERRUPT, Ordering::SeqCst) & INTERRUPT != 0
+    }
+    /// Its seccomp filters.
+    #[must_use]
+    pub fn seccomp(&self) -> Option<Arc<crate::seccomp::Filters>> {
+        self.filters.lock().clone()
+    }
+    /// Shows its seccomp filters, or gives it new ones (then with work to take them over).
+    pub fn set_seccomp(&self, filters: Option<Arc<crate::seccomp::Filters>>) {
+        let old = std::mem::replace(&mut *self.filters.lock(), filters);
+        drop(old);
     }
     /// Gets it out of the guest once, without work to do.
     pub fn interrupt_guest(&self) {

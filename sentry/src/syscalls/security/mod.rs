@@ -4,3 +4,8 @@ pub mod arch;
 pub mod capability;
 pub mod ids;
 pub mod prctl;
+
+pub mod seccomp {
+    //! seccomp(2).
+    pub use crate::seccomp::seccomp;
+}
