@@ -3,6 +3,7 @@
 //! Every object hangs off [`Kernel`] and is described by data, so that it can be saved and made again.
 
 use crate::futex::FutexTable;
+use crate::ipc::IpcNs;
 use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
 use crate::process::tree::{ProcessTree, TaskIndex};
@@ -99,7 +100,7 @@ impl Kernel {
         let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
         let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };
         let uts = UtsNs::new(Arc::clone(&user), names);
-        let proxy = Arc::new(NsProxy { uts, net: NetNs::new(next_ino(), Arc::clone(&user)), pid_for_children: Arc::clone(&pid) });
+        let proxy = Arc::new(NsProxy { uts, ipc: IpcNs::new(next_ino(), Arc::clone(&user)), net: NetNs::new(next_ino(), Arc::clone(&user)), pid_for_children: Arc::clone(&pid) });
         let now = vfs::realtime_now();
         let realtime = now.to_duration().unwrap_or_default();
         let options = TmpfsOptions::default();

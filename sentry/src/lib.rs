@@ -10,6 +10,7 @@ pub mod control;
 pub mod cred;
 pub mod files;
 pub mod futex;
+pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod namespace;

@@ -111,7 +111,11 @@ impl Sandbox {
                 UtsNs::new(Arc::clone(&root.user), names)
             }
         };
-        let proxy = NsProxy { uts, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
+        let ipc = match (spec.namespaces.ipc, &first) {
+            (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.ipc),
+            _ => crate::ipc::IpcNs::new(next_ino(), Arc::clone(&root.user)),
+        };
+        let proxy = NsProxy { uts, ipc, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
         Ok((Arc::new(proxy), pid_ns))
     }
 }

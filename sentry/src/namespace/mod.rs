@@ -1,5 +1,6 @@
 //! Namespaces of a task (namespaces(7)).
 
+use crate::ipc::IpcNs;
 use crate::process::pid::PidNs;
 use abi::process::CloneFlags;
 use abi::{Errno, SysResult};
@@ -74,6 +75,8 @@ pub struct NsProxy {
     pub uts: Arc<UtsNs>,
     /// Network.
     pub net: Arc<NetNs>,
+    /// System V IPC.
+    pub ipc: Arc<IpcNs>,
     /// Where children are born; the task's own is in its `Pid`.
     pub pid_for_children: Arc<PidNs>,
 }
@@ -113,6 +116,9 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
         let parent = Arc::clone(&proxy.pid_for_children);
         proxy.pid_for_children = PidNs::new(next_ino(), Some(parent), Arc::clone(&cred.user_ns))?;
     }
+    if flags.contains(CloneFlags::NEWIPC) {
+        proxy.ipc = IpcNs::new(next_ino(), Arc::clone(&cred.user_ns));
+    }
     if flags.contains(CloneFlags::NEWNET) {
         proxy.net = NetNs::new(next_ino(), Arc::clone(&cred.user_ns));
     }
@@ -120,6 +126,7 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
         | CloneFlags::NEWPID
         | CloneFlags::NEWUSER
         | CloneFlags::NEWNET
+        | CloneFlags::NEWIPC
         | CloneFlags::NEWNS;
     if flags.intersects(CloneFlags::NAMESPACES.difference(made)) {
         return Err(Errno::EINVAL);

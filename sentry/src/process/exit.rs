@@ -131,6 +131,7 @@ fn end_process(kernel: &Arc<Kernel>, shared: &Arc<TaskShared>, process: &Arc<Pro
         end_namespace(kernel, shared, process);
     }
     process.end_timers();
+    crate::ipc::sem::undo(process);
     crate::process::session::leader_gone(kernel, process);
     let uid = shared.published.lock().cred.uid.0;
     {

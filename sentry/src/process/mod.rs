@@ -45,6 +45,8 @@ pub struct Process {
     pub signal_events: WaitQueue,
     /// Who wants to know how it ended.
     pub ending: Ranked<Leaf, Ending>,
+    /// Semaphore adjustments at exit.
+    pub sem_undo: Ranked<Leaf, crate::ipc::sem::Undo>,
     /// Interval timers and POSIX timers.
     pub timers: Ranked<FileObject, ProcessTimers>,
     /// Marks that are read without a lock.
@@ -236,6 +238,7 @@ impl Process {
             exit_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),
             ending: Ranked::new(Ending::default()),
+            sem_undo: Ranked::new(Vec::new()),
             timers: Ranked::new(ProcessTimers::default()),
             marks: Marks::default(),
             times: Times::default(),

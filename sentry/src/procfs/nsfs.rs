@@ -1,8 +1,8 @@
 //! nsfs: namespaces as files, behind the links of /proc/pid/ns (namespaces(7), ioctl_ns(2)).
 
 use crate::namespace::UtsNs;
+use crate::ipc::IpcNs;
 use crate::process::pid::PidNs;
-use net::NetNs;
 use crate::task::Published;
 use abi::fs::{FileType, OpenFlags};
 use abi::process::CloneFlags;
@@ -36,6 +36,8 @@ pub enum NsHandle {
     Uts(Arc<UtsNs>),
     /// Network.
     Net(Arc<NetNs>),
+    /// System V IPC.
+    Ipc(Arc<IpcNs>),
     /// A kind of which there is only the first: its flag.
     Single(CloneFlags),
 }
@@ -65,7 +67,7 @@ impl NsHandle {
             "pid_for_children" => NsHandle::Pid(Arc::clone(&task.ns.pid_for_children)),
             "uts" => NsHandle::Uts(Arc::clone(&task.ns.uts)),
             "cgroup" => NsHandle::Single(CloneFlags::NEWCGROUP),
-            "ipc" => NsHandle::Single(CloneFlags::NEWIPC),
+            "ipc" => NsHandle::Ipc(Arc::clone(&task.ns.ipc)),
             "net" => NsHandle::Net(Arc::clone(&task.ns.net)),
             "time" | "time_for_children" => NsHandle::Single(CloneFlags::NEWTIME),
             _ => return None,
@@ -80,9 +82,9 @@ impl NsHandle {
             NsHandle::Pid(ns) => ns.ino,
             NsHandle::Uts(ns) => ns.ino,
             NsHandle::Net(ns) => ns.ino,
+            NsHandle::Ipc(ns) => ns.ino,
             NsHandle::Single(CloneFlags::NEWCGROUP) => CGROUP_INO,
             NsHandle::Single(CloneFlags::NEWIPC) => IPC_INO,
-            NsHandle::Net(ns) => ns.ino,
             NsHandle::Single(_) => TIME_INO,
         }
     }
@@ -95,6 +97,7 @@ impl NsHandle {
             NsHandle::Pid(_) => CloneFlags::NEWPID,
             NsHandle::Uts(_) => CloneFlags::NEWUTS,
             NsHandle::Net(_) => CloneFlags::NEWNET,
+            NsHandle::Ipc(_) => CloneFlags::NEWIPC,
             NsHandle::Single(flag) => *flag,
         }
     }

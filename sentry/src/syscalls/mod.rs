@@ -8,6 +8,7 @@ pub mod trace;
 
 pub mod event;
 pub mod fs;
+pub mod ipc;
 pub mod memory;
 pub mod net;
 pub mod process;

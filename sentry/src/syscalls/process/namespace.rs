@@ -133,6 +133,12 @@ fn enter(cx: &mut Cx<'_>, handle: &NsHandle) -> SysResult<()> {
             }
             proxy.net = Arc::clone(ns);
         }
+        NsHandle::Ipc(ns) => {
+            if !admin(&ns.user) {
+                return Err(Errno::EPERM);
+            }
+            proxy.ipc = Arc::clone(ns);
+        }
         // There is only the one that it is in.
         NsHandle::Single(_) => {
             if !cred.has(Capabilities::SYS_ADMIN) {
