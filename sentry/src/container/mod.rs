@@ -161,6 +161,10 @@ impl SandboxControl for Sandbox {
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
         let Donated { stdio, preserved, gofer } = donated;
         let cgroup = Cgroup::root(&spec.limits);
+        for (name, value) in &spec.sysctl {
+            crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
+                .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
+        }
         let fs = mounts::build(&self.kernel, &spec, gofer, &mounts::Views { pids: &pid_ns, cgroup: &cgroup })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,

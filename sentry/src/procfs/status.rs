@@ -210,6 +210,14 @@ fn milliseconds_since_boot(subject: &Subject, task: &TaskShared) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Device number of the controlling terminal and its foreground group; 0 and -1 without one.
+fn terminal(subject: &Subject, session: Option<&Pid>) -> (u64, i64) {
+    let tty = session.and_then(|session| subject.kernel.files.terminals.controlling(session.root()));
+    let Some(tty) = tty else { return (0, -1) };
+    let group = tty.owners().1.and_then(|group| subject.kernel.root.pid.find(group));
+    (tty.rdev(), group.map_or(-1, |group| i64::from(group.seen_in(&subject.view))))
+}
+
 pub(super) fn stat(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let task = subject.task()?;
     let published = task.published.lock().clone();
@@ -236,8 +244,9 @@ pub(super) fn stat(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let mut out = String::new();
     put!(out, "{number} ({}) {letter} {}", published.comm_text(), relations.parent);
     let (group, session) = (seen(relations.group.as_ref()), seen(relations.session.as_ref()));
-    // No terminal: 0 and -1. PF_RANDOMIZE.
-    put!(out, " {group} {session} 0 -1 {} {faults} 0 0 0", 0x40_0000);
+    let (terminal, foreground) = terminal(subject, relations.session.as_deref());
+    // PF_RANDOMIZE.
+    put!(out, " {group} {session} {terminal} {foreground} {} {faults} 0 0 0", 0x40_0000);
     put!(out, " {} {} {} {}", ticks(user), ticks(system), ticks(children_user), ticks(children_system));
     let threads = task.process.threads().len().max(1);
     let started = ticks(milliseconds_since_boot(subject, &task));

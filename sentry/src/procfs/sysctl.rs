@@ -6,7 +6,7 @@ use super::status::published_reader;
 use super::text::number;
 use crate::files::NR_OPEN;
 use crate::kernel::Kernel;
-use crate::namespace::UtsNs;
+use crate::namespace::{NsProxy, UtsNs};
 use crate::process::pid::PID_MAX;
 use crate::syscalls::system::uname::{RELEASE, VERSION};
 use abi::fs::ModeBits;
@@ -457,6 +457,36 @@ fn policy(
             Ok(write.bytes.len())
         },
     )
+}
+
+/// Sets a value for a container that is being made (`linux.sysctl` of its specification), dots or slashes
+/// as separators: `ENOENT` when there is no such name, `EINVAL` for a value that cannot be.
+pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult<()> {
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let number = || text.trim().parse::<u32>().map_err(|_| Errno::EINVAL);
+    let net = &ns.net;
+    match path.as_str() {
+        "kernel/hostname" => ns.uts.set_nodename(text.trim().as_bytes()),
+        "kernel/domainname" => ns.uts.set_domainname(text.trim().as_bytes()),
+        "net/core/somaxconn" => Ok(net.somaxconn.store(number()?, Ordering::Relaxed)),
+        "net/ipv4/ip_unprivileged_port_start" => Ok(net.unprivileged_port.store(number()?, Ordering::Relaxed)),
+        "net/unix/max_dgram_qlen" => Ok(net.unix_queue.store(number()?, Ordering::Relaxed)),
+        "net/ipv4/ip_local_port_range" => {
+            let words: Vec<u32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let &[low, high] = words.as_slice() else { return Err(Errno::EINVAL) };
+            if low > high || high > 65535 {
+                return Err(Errno::EINVAL);
+            }
+            for (place, word) in net.port_range.iter().zip([low, high]) {
+                place.store(word, Ordering::Relaxed);
+            }
+            Ok(())
+        }
+        _ if path.starts_with("net/ipv4/conf/") || path.starts_with("net/ipv6/conf/") => {
+            kernel.sysctl.store(&path, Kind::Number(-1, 255), text)
+        }
+        _ => kernel.sysctl.set(&path, text),
+    }
 }
 
 fn net_of(kernel: &Kernel, by: &Caller<'_>) -> Arc<NetNs> {
