@@ -6,9 +6,11 @@ use super::subject::{PtraceAccess, Subject};
 use crate::files::{FdTable, OnExec};
 use abi::fs::{FileType, OpenFlags};
 use abi::{Errno, Fd, SysResult};
+use lock::Ranked;
+use lock::order::Leaf;
 use std::any::Any;
 use std::sync::Arc;
-use vfs::synthetic::{Directory, Listed, Node};
+use vfs::synthetic::{Directory, Listed, Node, Text};
 use vfs::{Caller, LinkTarget, Location, OpenFile};
 
 fn magic<T: Any + Send + Sync>(target: Arc<T>) -> LinkTarget {
@@ -100,11 +102,32 @@ impl Directory for DescriptorInfo {
         files(&self.0)?.get(fd).map_err(|_| Errno::ENOENT)?;
         let subject = self.0.clone();
         let (uid, gid) = subject.owner();
-        Ok(Node::text(0o444, move |by| fdinfo(&subject, fd, by)).owned(uid, gid))
+        let text = InfoText { subject, fd, seen: Ranked::new(None) };
+        Ok(Node::file(0o444, Arc::new(text)).owned(uid, gid))
     }
     fn list(&self, from: u64, by: &Caller<'_>) -> SysResult<Vec<Listed>> {
         self.0.check(PtraceAccess::Read, by)?;
         list_descriptors(&self.0, from, FileType::Regular)
+    }
+}
+
+/// Taken when it is opened: a read holds the position of its own file, which may be the one it is about.
+struct InfoText {
+    subject: Subject,
+    fd: Fd,
+    seen: Ranked<Leaf, Option<Arc<[u8]>>>,
+}
+
+impl Text for InfoText {
+    fn read(&self, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
+        let seen = self.seen.lock().clone();
+        seen.map(|text| text.to_vec()).ok_or(Errno::ENOENT)
+    }
+    fn check_open(&self, _flags: OpenFlags, by: &Caller<'_>) -> SysResult<()> {
+        let text: Arc<[u8]> = Arc::from(fdinfo(&self.subject, self.fd, by)?);
+        let old = self.seen.lock().replace(text);
+        drop(old);
+        Ok(())
     }
 }
 

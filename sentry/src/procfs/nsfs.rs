@@ -15,6 +15,8 @@ use vfs::{
     MountFlags, MountNamespace, OpenFile, UserNamespace,
 };
 
+const NS_GET_USERNS: u32 = 0xb701;
+const NS_GET_PARENT: u32 = 0xb702;
 const NS_GET_NSTYPE: u32 = 0xb703;
 const NS_GET_OWNER_UID: u32 = 0xb704;
 const MAGIC: u64 = 0x6e73_6673;
@@ -224,6 +226,8 @@ impl FileOps for NsFile {
                 Ok(0)
             }
             (NS_GET_OWNER_UID, _) => Err(Errno::EINVAL),
+            // What lies outside the caller's own namespaces is EPERM; descriptors of the others are not made.
+            (NS_GET_USERNS | NS_GET_PARENT, _) => Err(Errno::EPERM),
             _ => Err(Errno::ENOTTY),
         }
     }

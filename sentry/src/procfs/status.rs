@@ -73,12 +73,7 @@ fn cpu_times(subject: &Subject, task: &TaskShared, published: &Published) -> (u6
         let count = u64::try_from(threads.len()).unwrap_or(1).max(1);
         return (user / count, task.times.system_ns());
     }
-    let (gone_user, gone_system) = task.process.times.total();
-    let running: u64 = threads.iter().map(|task| task.times.system_ns()).fold(0, u64::saturating_add);
-    if task.mode() == RunMode::Dead {
-        return (gone_user, gone_system);
-    }
-    (gone_user.saturating_add(user), gone_system.saturating_add(running))
+    if task.mode() == RunMode::Dead { task.process.times.total() } else { task.process.cpu_times() }
 }
 
 fn kb(bytes: u64) -> u64 {

@@ -36,16 +36,10 @@ fn busy(kernel: &Kernel) -> (u64, u64) {
     let processes: Vec<_> = kernel.tree.lock().nodes().map(|node| Arc::clone(&node.process)).collect();
     let (mut user, mut system) = (0_u64, 0_u64);
     for process in processes {
-        let (more_user, more_system) = process.times.with_children();
-        user = user.saturating_add(more_user);
-        system = system.saturating_add(more_system);
-        let threads = process.threads();
-        for task in &threads {
-            system = system.saturating_add(task.times.system_ns());
+        for (more_user, more_system) in [process.cpu_times(), process.times.children()] {
+            user = user.saturating_add(more_user);
+            system = system.saturating_add(more_system);
         }
-        let mm = threads.first().and_then(|task| task.published.lock().mm.clone());
-        let host = mm.and_then(|mm| mm.space().host_pid()).and_then(platform::host::process_cpu_ns);
-        user = user.saturating_add(host.unwrap_or(0));
     }
     (user, system)
 }
