@@ -468,9 +468,15 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
     match path.as_str() {
         "kernel/hostname" => ns.uts.set_nodename(text.trim().as_bytes()),
         "kernel/domainname" => ns.uts.set_domainname(text.trim().as_bytes()),
-        "net/core/somaxconn" => Ok(net.somaxconn.store(number()?, Ordering::Relaxed)),
-        "net/ipv4/ip_unprivileged_port_start" => Ok(net.unprivileged_port.store(number()?, Ordering::Relaxed)),
-        "net/unix/max_dgram_qlen" => Ok(net.unix_queue.store(number()?, Ordering::Relaxed)),
+        "net/core/somaxconn" | "net/ipv4/ip_unprivileged_port_start" | "net/unix/max_dgram_qlen" => {
+            let place = match path.as_str() {
+                "net/core/somaxconn" => &net.somaxconn,
+                "net/unix/max_dgram_qlen" => &net.unix_queue,
+                _ => &net.unprivileged_port,
+            };
+            place.store(number()?, Ordering::Relaxed);
+            Ok(())
+        }
         "net/ipv4/ip_local_port_range" => {
             let words: Vec<u32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
             let &[low, high] = words.as_slice() else { return Err(Errno::EINVAL) };
