@@ -7,8 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Packages of the Debian bundle beside debootstrap's minimal set.
-const PACKAGES: &str =
-    "gcc,libc6-dev,make,python3,git,strace,redis-server,procps,golang-go,sqlite3,gdb,xz-utils,file,bc";
+const PACKAGES: &str = "gcc,libc6-dev,make,python3,git,strace,redis-server,procps,golang-go";
 
 /// `$XDG_CACHE_HOME/gvisor-rs` or `~/.cache/gvisor-rs`.
 #[must_use]
@@ -51,8 +50,8 @@ pub fn busybox() -> &'static Path {
 pub fn debian() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let root = cache().join("debian12-full");
-        let done = cache().join("debian12-full.done");
+        let root = cache().join("debian12");
+        let done = cache().join("debian12.done");
         if !done.exists() {
             fs::create_dir_all(cache()).expect("the cache can be written");
             let _ = fs::remove_dir_all(&root);
