@@ -51,7 +51,7 @@ fn walk(cx: &Cx<'_>, at: UserAddr) -> SysResult<()> {
 
 fn die(cx: &Cx<'_>, word: u64, is_pending: bool) -> SysResult<()> {
     let addr = UserAddr::new(word);
-    if word % 4 != 0 {
+    if !word.is_multiple_of(4) {
         return Ok(());
     }
     let tid = cx.owned.pid.own();

@@ -7,7 +7,7 @@ use abi::{CallResult, Errno, Failure, Restart, SysResult};
 use lock::order::FileObject;
 use lock::{BlockError, Deadline, Ranked, WaitEntry, WaitQueue};
 use std::sync::{Arc, Weak};
-use vfs::{Blocker, Credentials};
+use vfs::Credentials;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Semaphores in one set at most (SEMMSL).

@@ -218,7 +218,7 @@ pub fn comm_of(path: &[u8]) -> [u8; 16] {
 
 /// `E2BIG`: a quarter of the stack limit, three quarters of 8 MiB at most, 128 KiB at least.
 fn check_strings(program: &Program<'_>) -> SysResult<()> {
-    let limit = (program.limits.get(Resource::Stack).soft / 4).min(6 << 20).max(131_072);
+    let limit = (program.limits.get(Resource::Stack).soft / 4).clamp(131_072, 6 << 20);
     let mut total = 0_u64;
     for text in program.argv.iter().chain(&program.envp) {
         if text.len() >= MAX_ARG_STRLEN {

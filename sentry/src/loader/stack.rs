@@ -53,7 +53,7 @@ impl Builder {
         self.push(text)
     }
     fn align(&mut self, align: u64) {
-        while self.sp() % align != 0 {
+        while !self.sp().is_multiple_of(align) {
             self.bytes.push(0);
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn build(
     let auxv: Vec<u8> = auxv.iter().flat_map(|(k, v)| [k.to_le_bytes(), v.to_le_bytes()]).flatten().collect();
     // argc, the two vectors with their NULLs, and the auxiliary vector end 16-byte aligned at argc.
     let words = 1 + args.len() + 1 + env.len() + 1;
-    if (words * 8 + auxv.len()) % 16 != 0 {
+    if !(words * 8 + auxv.len()).is_multiple_of(16) {
         stack.push(&[0; 8]);
     }
     stack.push(&auxv);

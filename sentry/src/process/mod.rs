@@ -80,6 +80,8 @@ pub struct Marks {
     pub membarrier: AtomicBool,
     /// PR_SET_THP_DISABLE.
     pub no_huge_pages: AtomicBool,
+    /// It has made threads, or processes in its own memory, since its last execve.
+    pub shares_memory: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
     /// Value of `/proc/pid/oom_score_adj`.

@@ -219,18 +219,14 @@ pub fn group_stop(cx: &mut Cx<'_>) {
     let number = u32::from(signal.number());
     let code = if seized { number | (event::STOP << 8) } else { number };
     let info = SigInfo::from_sender(signal, code::SI_USER, 0, 0);
-    loop {
-        stop(cx, code, info, StopKind::Group);
-        let listening = cx.shared.trace.lock().as_ref().is_some_and(|trace| trace.mode == Resume::Listen);
-        if !listening {
-            break;
-        }
+    stop(cx, code, info, StopKind::Group);
+    let listening = cx.shared.trace.lock().as_ref().is_some_and(|trace| trace.mode == Resume::Listen);
+    if listening {
         // PTRACE_LISTEN: stays stopped, and tells when that ends.
         while cx.shared.work().contains(Work::STOP) && !cx.shared.work().contains(Work::KILL) {
             let _ = cx.shared.parker().park(None);
         }
         event_stop(cx, event::STOP, 0);
-        break;
     }
     cx.shared.clear_work(Work::STOP);
 }

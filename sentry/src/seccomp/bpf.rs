@@ -5,7 +5,7 @@ use abi::{Errno, SysResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most instructions of a program (`BPF_MAXINSNS`).
-pub const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 /// `struct sock_filter`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

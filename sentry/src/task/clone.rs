@@ -121,6 +121,11 @@ pub fn clone_task(cx: &mut Cx<'_>, request: &CloneRequest) -> CallResult<u32> {
     crate::ptrace::stop::cloned(cx, flags, request.exit_signal, &pid);
     if let Some(latch) = latch {
         wait_vfork(cx, &latch);
+        // The child has left this memory for good: nobody but the caller runs in it.
+        let shares = cx.shared.process.marks.shares_memory.load(Ordering::Relaxed);
+        if latch.is_done() && !shares && !flags.contains(CloneFlags::THREAD) {
+            cx.mm().set_single_threaded(true);
+        }
         crate::ptrace::stop::vfork_done(cx, &pid);
     }
     Ok(number)
@@ -158,6 +163,9 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     }
     let process = Process::new(Arc::clone(pid), limits);
     process.marks.inherit(&parent.marks);
+    // A process that runs in its parent's memory is not alone in it.
+    let beside = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
+    process.marks.shares_memory.store(beside, Ordering::Relaxed);
     let group = parent.cgroup.lock().clone();
     *process.cgroup.lock() = group;
     Ok(process)
@@ -172,7 +180,13 @@ fn copy_owned(
 ) -> SysResult<TaskOwned> {
     let flags = request.flags;
     let parent = &*cx.owned;
-    let mm = if flags.contains(CloneFlags::VM) { Arc::clone(&parent.mm) } else { parent.mm.fork()? };
+    let mm = if flags.contains(CloneFlags::VM) {
+        Arc::clone(&parent.mm)
+    } else {
+        let mm = parent.mm.fork()?;
+        mm.set_single_threaded(true);
+        mm
+    };
     let files = if flags.contains(CloneFlags::FILES) {
         Arc::clone(&parent.files)
     } else {
@@ -245,6 +259,9 @@ fn new_context(cx: &mut Cx<'_>, owned: &TaskOwned, request: &CloneRequest) -> Sy
     let xstate = cx.context.xstate().clone();
     if request.flags.contains(CloneFlags::VM) {
         owned.mm.set_single_threaded(false);
+        if !request.flags.contains(CloneFlags::VFORK) {
+            cx.shared.process.marks.shares_memory.store(true, Ordering::Relaxed);
+        }
     }
     Arc::clone(owned.mm.space()).new_context(&ThreadState { registers, xstate })
 }

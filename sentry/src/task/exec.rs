@@ -91,6 +91,7 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     let marks = &cx.shared.process.marks;
     marks.undumpable.store(changed, Ordering::Relaxed);
     marks.has_executed.store(true, Ordering::Relaxed);
+    marks.shares_memory.store(false, Ordering::Relaxed);
     if changed {
         cx.shared.death_signal.store(0, Ordering::Relaxed);
     }
@@ -98,6 +99,7 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     drop(timers);
     cx.owned.cred = cred;
     cx.owned.publish(cx.shared);
+    super::local_answers(cx);
     for file in closed {
         let by = cx.caller();
         let _ = file.ops().flush(&by);

@@ -52,6 +52,7 @@ fn run(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Box<dyn Cont
     shared.times.adopt_host_thread();
     shared.set_interrupter(context.interrupter());
     let mut next = Next::Guest;
+    super::local_answers(&mut Cx { shared, owned: &mut owned, context: &mut *context });
     if let Some(event) = owned.start_event.take() {
         let mut cx = Cx { shared, owned: &mut owned, context: &mut *context };
         crate::ptrace::stop::started(&mut cx, event);

@@ -1,6 +1,5 @@
 //! mremap(2), madvise(2), msync(2), mincore(2), mlock(2) and its kin.
 
-use crate::call_flags;
 use crate::task::Cx;
 use abi::{CallResult, Errno, PAGE_SIZE, UserAddr};
 use mm::{Advice, LockScope, RemapArgs, RemapFlags};

@@ -1,6 +1,5 @@
 //! mmap(2), munmap(2), mprotect(2), brk(2).
 
-use crate::call_flags;
 use crate::task::Cx;
 use abi::{CallResult, Errno, Fd, SysResult, UserAddr};
 use mm::{MapFile, MapFlags, MmapArgs, VmaName};

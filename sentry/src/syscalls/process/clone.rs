@@ -1,6 +1,5 @@
 //! fork(2), vfork(2), clone(2), clone3(2).
 
-use crate::call_flags;
 use crate::task::Cx;
 use crate::task::clone::{CloneRequest, clone_task};
 use abi::process::{CloneArgs, CloneFlags};

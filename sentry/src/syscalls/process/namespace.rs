@@ -43,6 +43,7 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> CallResult<()> {
     cx.owned.ns = plan.proxy;
     cx.owned.cred = plan.cred;
     cx.owned.publish(cx.shared);
+    crate::task::local_answers(cx);
     Ok(())
 }
 
@@ -148,5 +149,6 @@ fn enter(cx: &mut Cx<'_>, handle: &NsHandle) -> SysResult<()> {
     }
     cx.owned.ns = Arc::new(proxy);
     cx.owned.publish(cx.shared);
+    crate::task::local_answers(cx);
     Ok(())
 }

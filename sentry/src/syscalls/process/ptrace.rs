@@ -175,7 +175,10 @@ fn inspect(cx: &mut Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, dat
         }
         SETREGS => {
             let regs: Registers = cx.read(UserPtr::new(at))?;
-            with_stop(cx, task, |stop| Ok(set_registers(stop, &regs)))?;
+            with_stop(cx, task, |stop| {
+                set_registers(stop, &regs);
+                Ok(())
+            })?;
         }
         GETFPREGS => {
             let state = with_stop(cx, task, |stop| Ok(stop.xstate.clone()))?;
@@ -184,7 +187,10 @@ fn inspect(cx: &mut Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, dat
         SETFPREGS => {
             let mut bytes = vec![0; FPREGS];
             cx.mm().read_bytes(at, &mut bytes)?;
-            with_stop(cx, task, |stop| Ok(set_xstate(stop, &bytes)))?;
+            with_stop(cx, task, |stop| {
+                set_xstate(stop, &bytes);
+                Ok(())
+            })?;
         }
         GETREGSET | SETREGSET => regset(cx, task, request, addr, UserPtr::new(at))?,
         SETOPTIONS => {
@@ -242,7 +248,7 @@ fn memory<T>(cx: &Cx<'_>, task: &TaskShared, act: impl FnOnce(&mm::MemoryManager
 fn slot(addr: u64) -> SysResult<usize> {
     let size = u64::try_from(size_of::<Registers>()).unwrap_or(0);
     // Debug registers and the rest of struct user read as zero.
-    if addr % 8 != 0 || addr >= 928 {
+    if !addr.is_multiple_of(8) || addr >= 928 {
         return Err(Errno::EIO);
     }
     Ok(usize::try_from(addr.min(size)).unwrap_or(0))

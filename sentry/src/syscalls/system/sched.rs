@@ -226,7 +226,7 @@ pub fn sched_setaffinity(cx: &mut Cx<'_>, pid: i32, size: usize, mask: UserAddr)
 /// sched_getaffinity(2): returns the bytes of the kernel's set.
 pub fn sched_getaffinity(cx: &mut Cx<'_>, pid: i32, size: usize, mask: UserAddr) -> CallResult<usize> {
     let cpus = usize::try_from(cx.kernel().machine.cpus.max(1)).unwrap_or(1);
-    if size % 8 != 0 || size * 8 < cpus {
+    if !size.is_multiple_of(8) || size * 8 < cpus {
         return Err(Errno::EINVAL.into());
     }
     let task = find(cx, pid).map_err(|_| Errno::ESRCH)?;

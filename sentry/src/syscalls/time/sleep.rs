@@ -35,7 +35,7 @@ pub fn clock_nanosleep(
         return sleep_cpu(cx, &clock, cx.read(time)?.to_duration()?, absolute);
     };
     // The coarse clocks have no timers.
-    if matches!(id, 5 | 6 | 4) {
+    if matches!(id, 4..=6) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let duration = cx.read(time)?.to_duration()?;
