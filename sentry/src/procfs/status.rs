@@ -93,7 +93,9 @@ pub(super) fn status(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     put!(out, "Umask:\t{:04o}\n", published.fs.as_ref().map_or(0, |fs| fs.umask()));
     put!(out, "State:\t{letter} ({})\n", state_word(letter));
     put!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", task.process.pid.seen_in(view), published.pid.seen_in(view));
-    put!(out, "PPid:\t{}\nTracerPid:\t0\n", relations.parent);
+    let tracer = task.trace.lock().as_ref().map(|trace| trace.tracer);
+    let tracer = tracer.and_then(|tracer| subject.kernel.root.pid.find(tracer)).map_or(0, |tracer| tracer.seen_in(view));
+    put!(out, "PPid:\t{}\nTracerPid:\t{tracer}\n", relations.parent);
     let uids = [cred.uid, cred.euid, cred.suid, cred.fsuid].map(|id| ns.show_uid(id));
     let gids = [cred.gid, cred.egid, cred.sgid, cred.fsgid].map(|id| ns.show_gid(id));
     for (name, ids) in [("Uid", uids), ("Gid", gids)] {
