@@ -78,10 +78,16 @@ pub struct MemoryManager {
     pub(crate) epoch: AtomicU64,
     /// At most one guest thread runs here: operations may wait for its next `run`.
     single: AtomicBool,
+    /// CPU time of the stub when it was taken: pooled stubs have served others before.
+    cpu_base_ns: u64,
     /// Operations that wait until a context asks for the stub: a program being loaded is mapped at once.
     held: Ranked<order::Leaf, Option<Vec<Change>>>,
     pub(crate) limits: Ranked<order::Leaf, MemoryLimits>,
     pub(crate) program: Ranked<order::Leaf, Program>,
+}
+
+fn stub_cpu_ns(space: &Arc<dyn AddressSpace>) -> u64 {
+    space.host_pid().and_then(platform::host::process_cpu_ns).unwrap_or(0)
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -147,6 +153,7 @@ impl MemoryManager {
                 me: me.clone(),
                 platform: Arc::clone(platform),
                 frames: Arc::clone(frames),
+                cpu_base_ns: stub_cpu_ns(&space),
                 space,
                 layout: RankedRw::new(layout),
                 pages: RankedRw::new(pages),
@@ -165,6 +172,11 @@ impl MemoryManager {
         Ok(mm)
     }
 
+    /// CPU time of guest code here so far, in nanoseconds.
+    #[must_use]
+    pub fn cpu_ns(&self) -> u64 {
+        stub_cpu_ns(&self.space).saturating_sub(self.cpu_base_ns)
+    }
     /// Unique for the life of the sandbox.
     #[must_use]
     pub fn id(&self) -> u64 {

@@ -256,14 +256,10 @@ fn cpu_stat(view: &View) -> Vec<u8> {
 fn own_times(view: &View) -> (u64, u64) {
     let tasks = view.group.tasks(&view.kernel);
     let system = tasks.iter().map(|task| task.times.system_ns()).fold(0, u64::saturating_add);
-    let mut spaces: Vec<i32> = tasks
-        .iter()
-        .filter_map(|task| task.published.lock().mm.clone())
-        .filter_map(|mm| mm.space().host_pid())
-        .collect();
-    spaces.sort_unstable();
-    spaces.dedup();
-    let user = spaces.into_iter().filter_map(platform::host::process_cpu_ns).fold(0, u64::saturating_add);
+    let mut spaces: Vec<_> = tasks.iter().filter_map(|task| task.published.lock().mm.clone()).collect();
+    spaces.sort_unstable_by_key(|mm| mm.id());
+    spaces.dedup_by_key(|mm| mm.id());
+    let user = spaces.iter().map(|mm| mm.cpu_ns()).fold(0, u64::saturating_add);
     (user, system)
 }
 

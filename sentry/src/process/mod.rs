@@ -122,8 +122,7 @@ impl Times {
     }
     /// Adds the user time of an address space that is left behind.
     pub fn add_space(&self, mm: &mm::MemoryManager) {
-        let used = mm.space().host_pid().and_then(platform::host::process_cpu_ns);
-        self.user_ns.fetch_add(used.unwrap_or(0), Ordering::Relaxed);
+        self.user_ns.fetch_add(mm.cpu_ns(), Ordering::Relaxed);
     }
     /// User and system time.
     #[must_use]
@@ -256,8 +255,7 @@ impl Process {
             system = system.saturating_add(task.times.system_ns());
         }
         let mm = threads.first().and_then(|task| task.published.lock().mm.clone());
-        let stub = mm.and_then(|mm| mm.space().host_pid());
-        user = user.saturating_add(stub.and_then(platform::host::process_cpu_ns).unwrap_or(0));
+        user = user.saturating_add(mm.map_or(0, |mm| mm.cpu_ns()));
         (user, system)
     }
     /// Timers of a process that is gone fire no more.

@@ -65,8 +65,7 @@ fn usage_of(mm: Option<&Arc<MemoryManager>>) -> Usage {
 
 /// User and system time in nanoseconds: of the process, or of the one thread.
 fn cpu_times(subject: &Subject, task: &TaskShared, published: &Published) -> (u64, u64) {
-    let host = published.mm.as_ref().and_then(|mm| mm.space().host_pid());
-    let user = host.and_then(platform::host::process_cpu_ns).unwrap_or(0);
+    let user = published.mm.as_ref().map_or(0, |mm| mm.cpu_ns());
     let threads = task.process.threads();
     if subject.scope() == Scope::Thread && threads.len() > 1 {
         // The host counts user time by address space: threads share it evenly.
