@@ -4,7 +4,7 @@
 
 use crate::futex::FutexTable;
 use crate::ipc::IpcNs;
-use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
+use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
 use crate::process::tree::{ProcessTree, TaskIndex};
 use crate::procfs::Sysctl;
@@ -100,7 +100,13 @@ impl Kernel {
         let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
         let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };
         let uts = UtsNs::new(Arc::clone(&user), names);
-        let proxy = Arc::new(NsProxy { uts, ipc: IpcNs::new(next_ino(), Arc::clone(&user)), net: NetNs::new(next_ino(), Arc::clone(&user)), pid_for_children: Arc::clone(&pid) });
+        let proxy = Arc::new(NsProxy {
+            uts,
+            ipc: IpcNs::new(next_ino(), Arc::clone(&user)),
+            cgroup: CgroupNs::new(Arc::clone(&user)),
+            net: NetNs::new(next_ino(), Arc::clone(&user)),
+            pid_for_children: Arc::clone(&pid),
+        });
         let now = vfs::realtime_now();
         let realtime = now.to_duration().unwrap_or_default();
         let options = TmpfsOptions::default();

@@ -16,7 +16,7 @@ use crate::control::{
 };
 use crate::cgroup::Cgroup;
 use crate::kernel::{Kernel, Machine};
-use crate::namespace::{NsProxy, UtsNames, UtsNs, next_ino};
+use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
 use crate::process::{Process, WaitStatus};
 use crate::signal::send::{self, Force};
@@ -115,7 +115,8 @@ impl Sandbox {
             (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.ipc),
             _ => crate::ipc::IpcNs::new(next_ino(), Arc::clone(&root.user)),
         };
-        let proxy = NsProxy { uts, ipc, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
+        let cgroup = CgroupNs::new(Arc::clone(&root.user));
+        let proxy = NsProxy { uts, ipc, cgroup, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
         Ok((Arc::new(proxy), pid_ns))
     }
 }
@@ -165,7 +166,7 @@ impl SandboxControl for Sandbox {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
                 .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
         }
-        let fs = mounts::build(&self.kernel, &spec, gofer, &mounts::Views { pids: &pid_ns, cgroup: &cgroup })?;
+        let fs = mounts::build(&self.kernel, &spec, gofer, &mounts::Views { pids: &pid_ns, cgroup: &cgroup, ipc: &ns.ipc })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &spec.process,

@@ -11,6 +11,8 @@ use crate::control::spec::{
 };
 use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::cgroup::Cgroup;
+use crate::ipc::IpcNs;
+use crate::ipc::mqueue::MqueueType;
 use crate::kernel::Kernel;
 use crate::namespace::next_ino;
 use crate::process::pid::PidNs;
@@ -33,6 +35,8 @@ pub(super) struct Views<'a> {
     pub(super) pids: &'a Arc<PidNs>,
     /// Root of its cgroup2.
     pub(super) cgroup: &'a Arc<Cgroup>,
+    /// Queues of its mqueue.
+    pub(super) ipc: &'a Arc<IpcNs>,
 }
 
 /// Registers the file system types and devices of a sandbox.
@@ -45,7 +49,7 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     types.register_type(crate::procfs::ProcType::new(kernel));
     types.register_type(crate::sysfs::SysfsType::new(kernel));
     types.register_type(crate::cgroup::CgroupType::new(kernel));
-    types.register_type(TmpfsType::new(&kernel.frames, "mqueue"));
+    types.register_type(MqueueType::new(&kernel.root.proxy.ipc));
     devtmpfs::register_memory_devices(types);
     vfs::devpts::register(types, &kernel.files.terminals);
     crate::signal::terminal::connect(kernel);
@@ -174,6 +178,10 @@ fn add(
             )?;
             Mount::of_fs(remote, flags, b"none")
         }
+        MountKind::Mqueue => {
+            make_place(walk, destination, FileType::Directory)?;
+            Mount::of_fs(Arc::clone(&views.ipc.mqueues) as Arc<dyn FileSystem>, flags, b"mqueue")
+        }
         MountKind::Proc => {
             make_place(walk, destination, FileType::Directory)?;
             Mount::of_fs(crate::procfs::new(kernel, views.pids), flags, b"proc")
@@ -196,12 +204,11 @@ fn add(
             let (name, source): (&[u8], &[u8]) = match kind {
                 MountKind::Sysfs => (b"sysfs", b"sysfs"),
                 MountKind::Devpts => (b"devpts", b"devpts"),
-                MountKind::Mqueue => (b"mqueue", b"mqueue"),
                 _ => (b"tmpfs", b"tmpfs"),
             };
             match mount_ops::make(walk, name, source, flags, data.as_bytes()) {
                 // Nearly every bundle lists these: a kernel without them leaves the directory as it is.
-                Err(Errno::ENODEV) if matches!(kind, MountKind::Mqueue | MountKind::Cgroup) => {
+                Err(Errno::ENODEV) if matches!(kind, MountKind::Cgroup) => {
                     let kind = String::from_utf8_lossy(name);
                     kernel.trace.log(&format!("mounts: {:?} left out: no {kind} here", entry.destination));
                     return Ok(());

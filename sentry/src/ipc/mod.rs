@@ -1,8 +1,9 @@
-//! System V IPC (sysvipc(7)): namespaces, ids, permissions.
+//! System V IPC (sysvipc(7)): namespaces, ids, permissions; POSIX message queues (`mqueue`).
 //!
 //! The tables and the objects have rank `FileObject` and are never locked together: an object is taken
 //! out of its table first.
 
+pub mod mqueue;
 pub mod msg;
 pub mod sem;
 pub mod shm;
@@ -11,8 +12,9 @@ use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::FileObject;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use vfs::{Capabilities, Credentials, Kgid, Kuid, UserNamespace};
+use mqueue::MqFs;
+use std::sync::{Arc, OnceLock};
+use vfs::{Capabilities, Credentials, Kgid, Kuid, Mount, MountFlags, UserNamespace};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// IPC_CREAT.
@@ -168,6 +170,9 @@ pub struct IpcNs {
     pub sem: Ranked<FileObject, Table<sem::SemSet>>,
     /// Message queues.
     pub msg: Ranked<FileObject, Table<msg::Queue>>,
+    /// POSIX message queues.
+    pub mqueues: Arc<MqFs>,
+    mount: OnceLock<Arc<Mount>>,
 }
 
 impl IpcNs {
@@ -180,7 +185,13 @@ impl IpcNs {
             shm: Ranked::new(Table::default()),
             sem: Ranked::new(Table::default()),
             msg: Ranked::new(Table::default()),
+            mqueues: MqFs::new(),
+            mount: OnceLock::new(),
         })
+    }
+    /// The mount that mq_open(2) looks in; nobody sees it.
+    pub fn mqueue_mount(&self) -> &Arc<Mount> {
+        self.mount.get_or_init(|| Mount::of_fs(Arc::clone(&self.mqueues) as _, MountFlags::empty(), b"mqueue"))
     }
 }
 

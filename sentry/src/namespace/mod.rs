@@ -68,6 +68,23 @@ fn check_name(name: &[u8]) -> SysResult<()> {
     if name.len() >= abi::system::UTS_LEN { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
+/// A cgroup namespace: a number, as it does not change what a process sees of its groups.
+#[derive(Debug)]
+pub struct CgroupNs {
+    /// Number in /proc/pid/ns.
+    pub ino: u64,
+    /// Owner.
+    pub user: Arc<UserNamespace>,
+}
+
+impl CgroupNs {
+    /// A new one.
+    #[must_use]
+    pub fn new(user: Arc<UserNamespace>) -> Arc<CgroupNs> {
+        Arc::new(CgroupNs { ino: next_ino(), user })
+    }
+}
+
 /// The namespaces of a task beside its user namespace (which is part of its credentials).
 #[derive(Clone, Debug)]
 pub struct NsProxy {
@@ -77,6 +94,8 @@ pub struct NsProxy {
     pub net: Arc<NetNs>,
     /// System V IPC.
     pub ipc: Arc<IpcNs>,
+    /// Control groups.
+    pub cgroup: Arc<CgroupNs>,
     /// Where children are born; the task's own is in its `Pid`.
     pub pid_for_children: Arc<PidNs>,
 }
@@ -92,6 +111,12 @@ pub struct ChildPlan {
 /// What a clone with `flags` gives its child.
 pub fn for_clone(cx: &crate::task::Cx<'_>, flags: CloneFlags) -> SysResult<ChildPlan> {
     let plan = ChildPlan { proxy: Arc::clone(&cx.owned.ns), cred: Arc::clone(cx.cred()) };
+    let own = cx.shared_ns();
+    let same = own.is_some_and(|own| Arc::ptr_eq(&own, &plan.proxy.pid_for_children));
+    if !same && flags.intersects(CloneFlags::THREAD | CloneFlags::NEWPID) {
+        // After unshare(CLONE_NEWPID) a thread would be in another namespace than its process.
+        return Err(Errno::EINVAL);
+    }
     if !flags.intersects(CloneFlags::NAMESPACES) {
         return Ok(plan);
     }
@@ -99,9 +124,14 @@ pub fn for_clone(cx: &crate::task::Cx<'_>, flags: CloneFlags) -> SysResult<Child
 }
 
 /// Makes the namespaces that `flags` name, for clone and unshare.
-fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysResult<ChildPlan> {
+fn make(cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysResult<ChildPlan> {
     let mut cred = plan.cred;
     if flags.contains(CloneFlags::NEWUSER) {
+        let fs = cx.fs().snapshot();
+        if fs.root != fs.ns.root_location() {
+            // Whoever is in a chroot could leave it with the capabilities of the new namespace.
+            return Err(Errno::EPERM);
+        }
         cred = new_user_ns(&cred)?;
     }
     let rest = flags & CloneFlags::NAMESPACES & !CloneFlags::NEWUSER;
@@ -119,6 +149,9 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
     if flags.contains(CloneFlags::NEWIPC) {
         proxy.ipc = IpcNs::new(next_ino(), Arc::clone(&cred.user_ns));
     }
+    if flags.contains(CloneFlags::NEWCGROUP) {
+        proxy.cgroup = CgroupNs::new(Arc::clone(&cred.user_ns));
+    }
     if flags.contains(CloneFlags::NEWNET) {
         proxy.net = NetNs::new(next_ino(), Arc::clone(&cred.user_ns));
     }
@@ -127,6 +160,7 @@ fn make(_cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysRes
         | CloneFlags::NEWUSER
         | CloneFlags::NEWNET
         | CloneFlags::NEWIPC
+        | CloneFlags::NEWCGROUP
         | CloneFlags::NEWNS;
     if flags.intersects(CloneFlags::NAMESPACES.difference(made)) {
         return Err(Errno::EINVAL);

@@ -1,6 +1,6 @@
 //! nsfs: namespaces as files, behind the links of /proc/pid/ns (namespaces(7), ioctl_ns(2)).
 
-use crate::namespace::UtsNs;
+use crate::namespace::{CgroupNs, UtsNs};
 use crate::ipc::IpcNs;
 use crate::process::pid::PidNs;
 use crate::task::Published;
@@ -22,7 +22,6 @@ const NS_GET_OWNER_UID: u32 = 0xb704;
 const MAGIC: u64 = 0x6e73_6673;
 /// Numbers of the kinds of which there is one (those of Linux's initial namespaces).
 const TIME_INO: u64 = 0xefff_fffa;
-const CGROUP_INO: u64 = 0xefff_fffb;
 const IPC_INO: u64 = 0xefff_ffff;
 
 /// A namespace, held.
@@ -40,6 +39,8 @@ pub enum NsHandle {
     Net(Arc<NetNs>),
     /// System V IPC.
     Ipc(Arc<IpcNs>),
+    /// Control groups.
+    Cgroup(Arc<CgroupNs>),
     /// A kind of which there is only the first: its flag.
     Single(CloneFlags),
 }
@@ -68,7 +69,7 @@ impl NsHandle {
             "pid" => NsHandle::Pid(task.pid.ns().cloned()?),
             "pid_for_children" => NsHandle::Pid(Arc::clone(&task.ns.pid_for_children)),
             "uts" => NsHandle::Uts(Arc::clone(&task.ns.uts)),
-            "cgroup" => NsHandle::Single(CloneFlags::NEWCGROUP),
+            "cgroup" => NsHandle::Cgroup(Arc::clone(&task.ns.cgroup)),
             "ipc" => NsHandle::Ipc(Arc::clone(&task.ns.ipc)),
             "net" => NsHandle::Net(Arc::clone(&task.ns.net)),
             "time" | "time_for_children" => NsHandle::Single(CloneFlags::NEWTIME),
@@ -85,8 +86,7 @@ impl NsHandle {
             NsHandle::Uts(ns) => ns.ino,
             NsHandle::Net(ns) => ns.ino,
             NsHandle::Ipc(ns) => ns.ino,
-            NsHandle::Single(CloneFlags::NEWCGROUP) => CGROUP_INO,
-            NsHandle::Single(CloneFlags::NEWIPC) => IPC_INO,
+            NsHandle::Cgroup(ns) => ns.ino,
             NsHandle::Single(_) => TIME_INO,
         }
     }
@@ -100,8 +100,45 @@ impl NsHandle {
             NsHandle::Uts(_) => CloneFlags::NEWUTS,
             NsHandle::Net(_) => CloneFlags::NEWNET,
             NsHandle::Ipc(_) => CloneFlags::NEWIPC,
+            NsHandle::Cgroup(_) => CloneFlags::NEWCGROUP,
             NsHandle::Single(flag) => *flag,
         }
+    }
+    /// The user namespace that owns it (NS_GET_USERNS); `None` for those of the sandbox itself.
+    #[must_use]
+    pub fn owner(&self) -> Option<Arc<UserNamespace>> {
+        match self {
+            NsHandle::User(ns) => ns.parent.clone(),
+            NsHandle::Mnt(ns) => Some(Arc::clone(&ns.user_ns)),
+            NsHandle::Pid(ns) => Some(Arc::clone(&ns.user)),
+            NsHandle::Uts(ns) => Some(Arc::clone(&ns.user)),
+            NsHandle::Net(ns) => Some(Arc::clone(&ns.user_ns)),
+            NsHandle::Ipc(ns) => Some(Arc::clone(&ns.user)),
+            NsHandle::Cgroup(ns) => Some(Arc::clone(&ns.user)),
+            NsHandle::Single(_) => None,
+        }
+    }
+    /// The answer of NS_GET_USERNS and NS_GET_PARENT; `None` for other requests.
+    #[must_use]
+    pub fn related(&self, request: u32, cred: &vfs::Credentials) -> Option<SysResult<Arc<OpenFile>>> {
+        let found = match (request, self) {
+            (NS_GET_USERNS, _) => self.owner().map(NsHandle::User),
+            (NS_GET_PARENT, NsHandle::User(ns)) => ns.parent.clone().map(NsHandle::User),
+            (NS_GET_PARENT, NsHandle::Pid(ns)) => ns.parent.clone().map(NsHandle::Pid),
+            (NS_GET_PARENT, _) => return Some(Err(Errno::EINVAL)),
+            _ => return None,
+        };
+        // What lies above the caller's own namespaces is not shown.
+        let own = crate::task::current().and_then(|task| task.process.pid.ns().cloned());
+        let visible = found.filter(|found| match found {
+            NsHandle::User(ns) => cred.user_ns.is_ancestor_of(ns),
+            NsHandle::Pid(ns) => own.is_some_and(|own| own.is_ancestor_of(ns)),
+            _ => true,
+        });
+        Some(visible.ok_or(Errno::EPERM).map(|ns| {
+            let at = ns.location();
+            OpenFile::at(at, Arc::new(NsFile(ns)), OpenFlags::empty())
+        }))
     }
     fn label(&self) -> &'static str {
         match self.flag() {

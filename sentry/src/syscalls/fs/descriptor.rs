@@ -1,6 +1,7 @@
 //! dup(2), flock(2), ioctl(2).
 
 use crate::files::OnExec;
+use crate::procfs::NsHandle;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
 use abi::{CallResult, Errno, Fd, UserAddr};
@@ -74,6 +75,11 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIONBIO => return toggle(OpenFlags::NONBLOCK),
         FIOASYNC => return toggle(OpenFlags::ASYNC),
         _ => {
+            let related = NsHandle::of_file(&file).and_then(|ns| ns.related(request, cx.cred()));
+            if let Some(related) = related {
+                let fd = super::open::install(cx, related?, OpenFlags::CLOEXEC)?;
+                return Ok(u64::try_from(fd.number()).unwrap_or(0));
+            }
             file.ops().before_ioctl(request, &cx.caller())?;
             let memory: &dyn GuestMemory = &**cx.mm();
             return Ok(file.ops().ioctl(&file, request, arg.raw(), memory, &cx.caller())?);

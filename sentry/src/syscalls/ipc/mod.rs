@@ -1,5 +1,6 @@
-//! System V IPC.
+//! System V IPC and POSIX message queues.
 
+pub mod mqueue;
 pub mod msg;
 pub mod sem;
 pub mod shm;

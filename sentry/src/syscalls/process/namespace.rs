@@ -30,7 +30,7 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> CallResult<()> {
     if flags.intersects(CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM) && !alone {
         return Err(Errno::EINVAL.into());
     }
-    let plan = namespace::for_clone(cx, flags)?;
+    let plan = namespace::for_clone(cx, flags - CloneFlags::THREAD)?;
     if flags.contains(CloneFlags::FS) {
         cx.owned.fs = FsContext::duplicate(&cx.owned.fs);
     }
@@ -139,6 +139,12 @@ fn enter(cx: &mut Cx<'_>, handle: &NsHandle) -> SysResult<()> {
                 return Err(Errno::EPERM);
             }
             proxy.ipc = Arc::clone(ns);
+        }
+        NsHandle::Cgroup(ns) => {
+            if !admin(&ns.user) {
+                return Err(Errno::EPERM);
+            }
+            proxy.cgroup = Arc::clone(ns);
         }
         // There is only the one that it is in.
         NsHandle::Single(_) => {

@@ -70,9 +70,12 @@ pub fn alarm(cx: &mut Cx<'_>, seconds: u32) -> CallResult<u32> {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sigevent {
-    value: u64,
-    signo: i32,
-    notify: i32,
+    /// `sigev_value`.
+    pub value: u64,
+    /// `sigev_signo`.
+    pub signo: i32,
+    /// `sigev_notify`.
+    pub notify: i32,
     tid: i32,
     pad: [i32; 11],
 }
