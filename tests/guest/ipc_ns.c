@@ -362,3 +362,141 @@ TEST(refused_flags)
     FAILS(setns(0, 0), EINVAL);
     FAILS(setns(-1, 0), EBADF);
 }
+
+#undef FAMILY
+#define FAMILY "mountfd"
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#define SYS_fsopen 430
+#define SYS_fsconfig 431
+#define SYS_fsmount 432
+#define SYS_fspick 433
+#endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+/* A directory in a mount namespace of its own. */
+static char *private_dir(char *template)
+{
+    need_root();
+    may_unshare(CLONE_NEWNS);
+    OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    CHECK(mkdtemp(template) != NULL);
+    OK(mount("base", template, "tmpfs", 0, NULL));
+    return template;
+}
+
+static int new_tmpfs(const char *size, unsigned attr)
+{
+    int fs = OK(syscall(SYS_fsopen, "tmpfs", 1));
+    OK(syscall(SYS_fsconfig, fs, 1, "size", size, 0));
+    OK(syscall(SYS_fsconfig, fs, 1, "source", "made", 0));
+    OK(syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0));
+    int mnt = OK(syscall(SYS_fsmount, fs, 1, attr));
+    close(fs);
+    return mnt;
+}
+
+TEST(fsopen_to_move_mount)
+{
+    char dir[] = "/tmp/mfXXXXXX", path[64];
+    private_dir(dir);
+    int mnt = new_tmpfs("64k", 2 /* NOSUID */);
+    int fd = OK(openat(mnt, "before", O_CREAT | O_WRONLY, 0600));
+    close(fd);
+    OK(syscall(SYS_move_mount, mnt, "", AT_FDCWD, dir, 4));
+    snprintf(path, sizeof path, "%s/before", dir);
+    OK(access(path, F_OK));
+    FAILS(syscall(SYS_move_mount, mnt, "", mnt, "", 0x44), ELOOP);
+    close(mnt);
+    OK(access(path, F_OK));
+    OK(umount2(dir, MNT_DETACH));
+    FAILS(access(path, F_OK), ENOENT);
+}
+
+TEST(fsopen_refuses)
+{
+    need_root();
+    may_unshare(CLONE_NEWNS);
+    FAILS(syscall(SYS_fsopen, "no-such-fs", 0), ENODEV);
+    FAILS(syscall(SYS_fsopen, "tmpfs", 8), EINVAL);
+    int fs = OK(syscall(SYS_fsopen, "tmpfs", 0));
+    FAILS(syscall(SYS_fsmount, fs, 0, 0), EINVAL);
+    FAILS(syscall(SYS_fsmount, 0, 0, 0), EINVAL);
+    FAILS(syscall(SYS_fsconfig, fs, 99, NULL, NULL, 0), EOPNOTSUPP);
+}
+
+TEST(open_tree_clones)
+{
+    char dir[] = "/tmp/otXXXXXX", path[64], other[64];
+    private_dir(dir);
+    snprintf(path, sizeof path, "%s/a", dir);
+    snprintf(other, sizeof other, "%s/b", dir);
+    OK(mkdir(path, 0700));
+    OK(mkdir(other, 0700));
+    OK(mount("inner", path, "tmpfs", 0, NULL));
+    int shallow = OK(syscall(SYS_open_tree, AT_FDCWD, dir, 1 | O_CLOEXEC));
+    int deep = OK(syscall(SYS_open_tree, AT_FDCWD, dir, 1 | 0x8000));
+    int fd = OK(openat(AT_FDCWD, path, O_DIRECTORY));
+    OK(mkdirat(fd, "seen", 0700));
+    CHECK(faccessat(shallow, "a/seen", F_OK, 0) == -1);
+    OK(faccessat(deep, "a/seen", F_OK, 0));
+    OK(syscall(SYS_move_mount, deep, "", AT_FDCWD, other, 4));
+    snprintf(path, sizeof path, "%s/b/a/seen", dir);
+    OK(access(path, F_OK));
+    close(shallow);
+    close(deep);
+    OK(access(path, F_OK));
+    FAILS(syscall(SYS_open_tree, AT_FDCWD, dir, 0x8000), EINVAL);
+}
+
+TEST(mount_setattr_flags)
+{
+    char dir[] = "/tmp/saXXXXXX", path[64];
+    private_dir(dir);
+    struct { uint64_t set, clear, propagation, userns; } a = {1, 0, 0, 0};
+    snprintf(path, sizeof path, "%s/file", dir);
+    OK(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0, &a, sizeof a));
+    FAILS(open(path, O_CREAT | O_WRONLY, 0600), EROFS);
+    a.set = 0;
+    a.clear = 1;
+    OK(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0x8000, &a, sizeof a));
+    close(OK(open(path, O_CREAT | O_WRONLY, 0600)));
+    a.clear = 0;
+    a.propagation = MS_SHARED;
+    OK(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0, &a, sizeof a));
+    a.propagation = 12345;
+    FAILS(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0, &a, sizeof a), EINVAL);
+    FAILS(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0, &a, 8), EINVAL);
+    a.propagation = 0;
+    a.set = 0x10; /* NOATIME without clearing the policy */
+    FAILS(syscall(SYS_mount_setattr, AT_FDCWD, dir, 0, &a, sizeof a), EINVAL);
+}
+
+TEST(statmount_listmount)
+{
+    char dir[] = "/tmp/smXXXXXX";
+    private_dir(dir);
+    struct { uint32_t size, spare; uint64_t id, param; } req = {24, 0, UINT64_MAX, 0};
+    static uint64_t ids[4096];
+    long n = syscall(458, &req, ids, 4096, 0);
+    if (n == -1 && errno == ENOSYS) t_skip("kernel before 6.8");
+    CHECK(n > 1);
+    for (long i = 1; i < n; i++) CHECK(ids[i] > ids[i - 1]);
+    struct { char head[512]; char text[512]; } st;
+    int found = 0;
+    for (long i = 0; i < n && !found; i++) {
+        req.id = ids[i];
+        req.param = 2 | 0x10 | 0x20;
+        if (syscall(457, &req, &st, sizeof st, 0)) continue;
+        uint32_t type, point;
+        memcpy(&type, st.head + 36, 4);
+        memcpy(&point, st.head + 108, 4);
+        if (!strcmp(st.text + point, dir)) found = !strcmp(st.text + type, "tmpfs");
+    }
+    CHECK(found);
+    req.id = 1ull << 40;
+    FAILS(syscall(457, &req, &st, sizeof st, 0), ENOENT);
+}

@@ -3,10 +3,10 @@
 use super::{Get, IpcNs, Perm, look_up, now};
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::Ranked;
-use lock::order::FileObject;
+use lock::order::{FileObject, Leaf};
 use mm::{FilePages, Frames, MappableId};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use vfs::Credentials;
 
 /// `st_dev` of segments in /proc/pid/maps.
@@ -23,8 +23,8 @@ pub struct Segment {
     pub pages: Arc<FilePages>,
     /// Bytes asked for.
     pub size: u64,
-    /// Attachments.
-    pub attached: AtomicU64,
+    /// What its mappings share: each holds it once, the copies of fork too.
+    token: Ranked<Leaf, Weak<Attachment>>,
     /// Process that made it, and that attached or detached last (root numbers).
     pub pids: [AtomicU32; 2],
     /// Last attach, detach and change.
@@ -33,7 +33,7 @@ pub struct Segment {
     pub doomed: std::sync::atomic::AtomicBool,
 }
 
-/// One attachment; kept by the mapping.
+/// Kept by every mapping of a segment.
 #[derive(Debug)]
 pub struct Attachment {
     /// The segment.
@@ -45,18 +45,30 @@ impl Attachment {
     /// Counts one.
     #[must_use]
     pub fn new(ns: &Arc<IpcNs>, segment: &Arc<Segment>, pid: u32) -> Arc<Attachment> {
-        segment.attached.fetch_add(1, Ordering::SeqCst);
         segment.times[0].store(now(), Ordering::Relaxed);
         segment.pids[1].store(pid, Ordering::Relaxed);
-        Arc::new(Attachment { segment: Arc::clone(segment), ns: Arc::clone(ns) })
+        let mut token = segment.token.lock();
+        if let Some(held) = token.upgrade() {
+            return held;
+        }
+        let fresh = Arc::new(Attachment { segment: Arc::clone(segment), ns: Arc::clone(ns) });
+        *token = Arc::downgrade(&fresh);
+        fresh
+    }
+}
+
+impl Segment {
+    /// How many mappings there are (`shm_nattch`).
+    #[must_use]
+    pub fn attached(&self) -> u64 {
+        u64::try_from(self.token.lock().strong_count()).unwrap_or(u64::MAX)
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         self.segment.times[1].store(now(), Ordering::Relaxed);
-        let last = self.segment.attached.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.segment.doomed.load(Ordering::SeqCst) {
+        if self.segment.attached() == 0 && self.segment.doomed.load(Ordering::SeqCst) {
             let gone = self.ns.shm.lock().remove(self.segment.id);
             drop(gone);
         }
@@ -89,7 +101,7 @@ pub fn get(ns: &Arc<IpcNs>, frames: &Arc<Frames>, key: i32, size: u64, flags: u3
             perm: Ranked::new(Perm::new(key, flags, who.0)),
             pages,
             size,
-            attached: AtomicU64::new(0),
+            token: Ranked::default(),
             pids: [AtomicU32::new(who.1), AtomicU32::new(0)],
             times: [AtomicI64::new(0), AtomicI64::new(0), AtomicI64::new(now())],
             doomed: std::sync::atomic::AtomicBool::new(false),
@@ -110,7 +122,7 @@ pub fn remove(ns: &Arc<IpcNs>, segment: &Arc<Segment>) {
     segment.doomed.store(true, Ordering::SeqCst);
     let mut table = ns.shm.lock();
     table.forget_key(segment.id);
-    let gone = if segment.attached.load(Ordering::SeqCst) == 0 { table.remove(segment.id) } else { None };
+    let gone = if segment.attached() == 0 { table.remove(segment.id) } else { None };
     drop(table);
     drop(gone);
 }

@@ -15,6 +15,7 @@ mod pids;
 mod status;
 pub mod subject;
 pub mod sysctl;
+mod sysvipc;
 pub(crate) mod system;
 pub(crate) mod text;
 
@@ -103,7 +104,7 @@ fn fill(kernel: &Arc<Kernel>, view: &Arc<PidNs>, root: &Arc<SynthInode>) {
         root.dir("pressure").text(name, move |_| Ok(system::pressure(name)));
     }
     for name in ["msg", "sem", "shm"] {
-        root.dir("sysvipc").text(name, move |_| Ok(system::sysvipc(name)));
+        root.dir("sysvipc").text(name, move |by| Ok(sysvipc::table(name, by)));
     }
     for name in ["acpi", "bus", "driver", "fs", "irq", "scsi", "tty"] {
         root.dir(name);

@@ -372,17 +372,6 @@ pub(super) fn key_users(_kernel: &Arc<Kernel>, by: &Caller<'_>) -> SysResult<Vec
     Ok(format!("{uid:5}:     0 0/0 0/200 0/20000\n").into_bytes())
 }
 
-pub(super) fn sysvipc(name: &'static str) -> Vec<u8> {
-    match name {
-        "msg" => "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
-        "sem" => "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
-        _ => "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
-    }
-    .as_bytes()
-    .to_vec()
-}
-
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! System calls: `table` lists them, `dispatch` runs them, one folder per family implements them.
 
 pub mod args;
+pub mod compatibility;
 pub mod dispatch;
 pub mod table;
 #[macro_use]

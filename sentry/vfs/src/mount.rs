@@ -377,6 +377,11 @@ impl MountNamespace {
         }
         ns
     }
+    /// Whether it belongs to a detached mount (fsmount(2), open_tree(2)) and no process can be in it.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.ino == 0
+    }
     /// The root mount.
     #[must_use]
     pub fn root(&self) -> Arc<Mount> {

@@ -187,6 +187,25 @@ pub fn attach(new: &Arc<Mount>, at: &Location, ns: &Arc<MountNamespace>) -> SysR
     propagation::attach(&at.mount, &at.dentry, new)
 }
 
+/// Takes a whole tree of mounts out of the namespace that it has for itself, so that it can be hung
+/// (move_mount(2)). `EINVAL` when it is part of another.
+pub fn take_over(root: &Arc<Mount>) -> SysResult<()> {
+    let change = mount::change();
+    let ns = root.namespace();
+    if let Some(ns) = &ns {
+        if !ns.is_anonymous() || !Arc::ptr_eq(&ns.root(), root) {
+            return Err(Errno::EINVAL);
+        }
+        // What is left there goes with it.
+        ns.set_root(&Mount::new(Arc::clone(&root.sb), Arc::clone(&root.root), root.flags(), b""));
+    }
+    for mount in root.subtree() {
+        mount.set_namespace(&std::sync::Weak::new());
+    }
+    drop(change);
+    Ok(())
+}
+
 /// A copy of a place (with `Depth::Tree`: of all mounts below it too) that hangs nowhere (open_tree(2)
 /// OPEN_TREE_CLONE).
 pub fn clone_place(from: &Location, depth: Depth, ns: &Arc<MountNamespace>) -> SysResult<Arc<Mount>> {

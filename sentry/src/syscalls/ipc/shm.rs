@@ -78,6 +78,7 @@ pub fn shmdt(cx: &mut Cx<'_>, addr: UserAddr) -> CallResult<()> {
             cx.mm().munmap(UserAddr::new(area.range.start()), area.range.len())?;
         }
     }
+    found.segment.times[1].store(crate::ipc::now(), Ordering::Relaxed);
     found.segment.pids[1].store(cx.shared.process.pid.root(), Ordering::Relaxed);
     Ok(())
 }
@@ -106,7 +107,7 @@ fn stat(cx: &Cx<'_>, segment: &Segment) -> ShmStat {
         times: [time(0), time(1), time(2)],
         cpid: pid(0),
         lpid: pid(1),
-        attached: segment.attached.load(Ordering::SeqCst),
+        attached: segment.attached(),
         unused: [0; 2],
     }
 }

@@ -1,4 +1,4 @@
-//! process_vm_readv(2), process_vm_writev(2), kcmp(2).
+//! process_vm_readv(2), process_vm_writev(2), process_madvise(2), process_mrelease(2), kcmp(2).
 
 use crate::ptrace::access::{Mode, may_access};
 use crate::task::{Cx, TaskShared};
@@ -124,4 +124,56 @@ pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: u32, index1: u64, index
         5 | 6 => Ok(order(Arc::as_ptr(&first.process).addr(), Arc::as_ptr(&second.process).addr())),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// process_madvise(2).
+pub fn process_madvise(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    vectors_at: UserPtr<Iovec>,
+    count: u64,
+    advice: u32,
+    flags: u32,
+) -> CallResult<usize> {
+    const WILLNEED: u32 = 3;
+    const COLD: u32 = 20;
+    const PAGEOUT: u32 = 21;
+    const COLLAPSE: u32 = 25;
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let list = vectors(cx, vectors_at, count)?;
+    let process = crate::process::pidfd::process_of(&*cx.files().get(fd)?)?;
+    let leader = process.leader().ok_or(Errno::ESRCH)?;
+    if !matches!(advice, WILLNEED | COLD | PAGEOUT | COLLAPSE) {
+        return Err(Errno::EINVAL.into());
+    }
+    may_access(cx, &leader, Mode::ReadFs)?;
+    let mm = leader.published.lock().mm.clone().ok_or(Errno::ESRCH)?;
+    if !Arc::ptr_eq(&mm, cx.mm()) && !cx.cred().has(vfs::Capabilities::SYS_NICE) {
+        return Err(Errno::EPERM.into());
+    }
+    let advice = mm::Advice::new(advice)?;
+    let mut done = 0_usize;
+    for (at, len) in list {
+        match mm.madvise(UserAddr::new(at), len, advice) {
+            Ok(()) => done = done.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)),
+            Err(error) if done == 0 => return Err(error.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// process_mrelease(2): the memory of a dying process goes as fast as its threads leave; there is nothing to add.
+pub fn process_mrelease(cx: &mut Cx<'_>, fd: Fd, flags: u32) -> CallResult<()> {
+    let process = crate::process::pidfd::process_of(&*cx.files().get(fd)?)?;
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let state = process.state.lock();
+    if state.live == 0 {
+        return Err(Errno::ESRCH.into());
+    }
+    if state.exiting.is_some() { Ok(()) } else { Err(Errno::EINVAL.into()) }
 }
