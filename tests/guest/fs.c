@@ -726,3 +726,16 @@ TEST(openat2_resolve) {
     FAILS(syscall(SYS_openat2, d, "f", &how, sizeof how), EINVAL);
     FAILS(syscall(SYS_openat2, d, "f", &how, 8), EINVAL);
 }
+TEST(fdinfo_of_itself) {
+    char path[64], buf[512];
+    int first = OK(open("/proc/self/fdinfo/0", O_RDONLY));
+    close(first);
+    /* The lowest free number is taken again: the file tells about itself while it is read. */
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", first);
+    int other = OK(open("/dev/null", O_RDONLY));
+    EQ(other, first);
+    int fd = OK(open(path, O_RDONLY));
+    EQ(dup2(fd, other), other);
+    buf[OK(read(other, buf, sizeof buf - 1))] = 0;
+    CHECK(strstr(buf, "pos:\t0\n") == buf);
+}

@@ -143,9 +143,6 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     if let Some(group) = group {
         group.check_fork(cx.kernel())?;
     }
-    if flags.contains(CloneFlags::THREAD) {
-        return Ok(Arc::clone(&cx.shared.process));
-    }
     let parent = &cx.shared.process;
     let limits = *parent.limits.lock();
     let limit = limits.get(Resource::Nproc).soft;
@@ -160,6 +157,9 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
         if u64::try_from(count).unwrap_or(u64::MAX) >= limit {
             return Err(Errno::EAGAIN);
         }
+    }
+    if flags.contains(CloneFlags::THREAD) {
+        return Ok(Arc::clone(parent));
     }
     let process = Process::new(Arc::clone(pid), limits);
     process.marks.inherit(&parent.marks);

@@ -17,7 +17,7 @@ use abi::signal::Signal;
 use abi::{CallResult, Errno, Failure, Restart, SysResult};
 use lock::{BlockError, Ranked, WaitEntry, order};
 use mm::{GuestSink, GuestSource, Mappable};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -57,7 +57,10 @@ pub struct SignalOwner {
 pub struct OpenFile {
     ops: Arc<dyn FileOps>,
     flags: AtomicU32,
-    pos: Ranked<order::OpenFilePos, u64>,
+    // Held over a transfer that uses the position.
+    pos: Ranked<order::OpenFilePos, ()>,
+    // Written under `pos`, read without: what /proc/pid/fdinfo shows of a file may be read through that file.
+    pos_now: AtomicU64,
     location: Option<Location>,
     seekable: bool,
     regular: bool,
@@ -116,7 +119,8 @@ impl OpenFile {
             regular: location.as_ref().and_then(Location::kind) == Some(FileType::Regular),
             ops,
             flags: AtomicU32::new(kept.bits()),
-            pos: Ranked::new(0),
+            pos: Ranked::new(()),
+            pos_now: AtomicU64::new(0),
             location,
             writer: AtomicBool::new(false),
             counted: OnceLock::new(),
@@ -212,11 +216,12 @@ impl OpenFile {
     /// The current position.
     #[must_use]
     pub fn position(&self) -> u64 {
-        *self.pos.lock()
+        self.pos_now.load(Ordering::Relaxed)
     }
     /// Sets the position (checkpoint, copies between files).
     pub fn set_position(&self, pos: u64) {
-        *self.pos.lock() = pos;
+        let _busy = self.pos.lock();
+        self.pos_now.store(pos, Ordering::Relaxed);
     }
     /// Whether it has a position.
     #[must_use]
@@ -279,9 +284,10 @@ impl OpenFile {
         match offset {
             Some(offset) => self.ops.read(&Io { file: self, offset, append: false }, dst, by),
             None if self.seekable => {
-                let mut pos = self.pos.lock();
-                let n = self.ops.read(&Io { file: self, offset: *pos, append: false }, dst, by)?;
-                *pos = pos.saturating_add(n as u64);
+                let _busy = self.pos.lock();
+                let pos = self.position();
+                let n = self.ops.read(&Io { file: self, offset: pos, append: false }, dst, by)?;
+                self.pos_now.store(pos.saturating_add(n as u64), Ordering::Relaxed);
                 Ok(n)
             }
             None => self.ops.read(&Io { file: self, offset: 0, append: false }, dst, by),
@@ -388,9 +394,9 @@ impl OpenFile {
         match offset {
             Some(offset) => Ok(self.write_io(src, &Io { file: self, offset, append }, by)?.0),
             None if self.seekable => {
-                let mut pos = self.pos.lock();
-                let (n, end) = self.write_io(src, &Io { file: self, offset: *pos, append }, by)?;
-                *pos = end;
+                let _busy = self.pos.lock();
+                let (n, end) = self.write_io(src, &Io { file: self, offset: self.position(), append }, by)?;
+                self.pos_now.store(end, Ordering::Relaxed);
                 Ok(n)
             }
             None => Ok(self.write_io(src, &Io { file: self, offset: 0, append }, by)?.0),
@@ -469,9 +475,9 @@ impl OpenFile {
         if !self.seekable {
             return Err(Errno::ESPIPE);
         }
-        let mut pos = self.pos.lock();
-        let new = self.ops.seek(self, *pos, to, by)?;
-        *pos = new;
+        let _busy = self.pos.lock();
+        let new = self.ops.seek(self, self.position(), to, by)?;
+        self.pos_now.store(new, Ordering::Relaxed);
         Ok(new)
     }
     /// getdents64(2): entries from the position on. `ENOTDIR` for files.
@@ -482,8 +488,9 @@ impl OpenFile {
         if self.location.as_ref().is_some_and(|at| at.dentry.is_dead()) {
             return Err(Errno::ENOENT);
         }
-        let mut pos = self.pos.lock();
-        *pos = self.ops.read_dir(self, *pos, sink, by)?;
+        let _busy = self.pos.lock();
+        let end = self.ops.read_dir(self, self.position(), sink, by)?;
+        self.pos_now.store(end, Ordering::Relaxed);
         Ok(())
     }
     /// ftruncate(2). `EINVAL` unless it is a regular file open for writing.
