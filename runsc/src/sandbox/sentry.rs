@@ -113,7 +113,7 @@ fn boot(
     keep_capabilities(CAPABILITIES_OF_BOOT).doing(|| "giving up capabilities")?;
     platform::host::one_heap();
     config.host = super::launch::host_facts();
-    let control = ready(&config, fds.log)?;
+    let control = ready(&mut config, fds.log)?;
     empty_root().doing(|| "leaving the host's root")?;
     keep_capabilities(0).doing(|| "giving up capabilities")?;
     set_dumpable(Dumpable::No).doing(|| "PR_SET_DUMPABLE")?;
@@ -126,18 +126,34 @@ fn boot(
     Ok(())
 }
 
-/// The kernel, with everything it needs of the host in its hands.
-fn ready(config: &BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
+/// The kernel, with everything it needs of the host in its hands. A host without what systrap needs gets
+/// ptrace, and `config` says so.
+fn ready(config: &mut BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
     let fail = |what: &str, errno: abi::Errno| Failure::new(format!("{what}: {errno}"));
     let memory = MemoryFile::create(config.memory_limit).map_err(|e| fail("the memory file", e))?;
     let memory = Arc::new(memory);
-    let platform: Arc<dyn Platform> = match config.platform {
-        PlatformKind::Systrap => Arc::new(Systrap::new(memory).map_err(|e| fail("platform systrap", e))?),
-        PlatformKind::Ptrace => Arc::new(Ptrace::new(memory).map_err(|e| fail("platform ptrace", e))?),
+    let mut missing = None;
+    let mut platform: Option<Arc<dyn Platform>> = None;
+    if config.platform == PlatformKind::Systrap {
+        match Systrap::new(Arc::clone(&memory)) {
+            Ok(systrap) => platform = Some(Arc::new(systrap)),
+            Err(errno @ abi::Errno::ENOSYS) => missing = Some(errno),
+            Err(errno) => return Err(fail("platform systrap", errno)),
+        }
+    }
+    let platform = match platform {
+        Some(platform) => platform,
+        None => {
+            config.platform = PlatformKind::Ptrace;
+            Arc::new(Ptrace::new(memory).map_err(|e| fail("platform ptrace", e))?)
+        }
     };
     let sandbox = Sandbox::new(config, platform).map_err(|e| fail("the kernel", e))?;
     if let Some(log) = log {
         sandbox.kernel().trace.set_sink(Box::new(std::fs::File::from(log)));
+    }
+    if let Some(errno) = missing {
+        sandbox.kernel().trace.log(&format!("platform systrap: {errno}; ptrace is used (see runsc check)"));
     }
     Ok(sandbox)
 }
