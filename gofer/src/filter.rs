@@ -53,6 +53,8 @@ const F_GETFD: u64 = 1;
 pub const RULES: &[Rule] = &[
     call(libc::SYS_recvfrom, "the next request"),
     call(libc::SYS_sendmsg, "its reply, with the donated descriptor"),
+    call(libc::SYS_ppoll, "whether there is a long silence, in which it gives memory back"),
+    call(libc::SYS_poll, "the same, as some C libraries spell it"),
     call(libc::SYS_sched_yield, "giving way while it looks out for the next request"),
     call(libc::SYS_clock_gettime, "for how long it does, on hosts whose vDSO does not tell the time"),
     call(libc::SYS_openat2, "one step of a walk, and new files, confined to the export"),

@@ -4,6 +4,7 @@ use crate::confine::{have_own_descriptors, host, stat_fd};
 use crate::handle::{Handles, Held};
 use crate::{Config, Export, Filter, GoferError, filter};
 use abi::{Errno, SysResult};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -64,21 +65,29 @@ pub fn serve(config: Config) -> Result<(), GoferError> {
 
 impl Server {
     fn run(&mut self, socket: &OwnedFd) -> SysResult<()> {
-        let mut request = vec![0; MAX_MESSAGE];
+        // So large that the allocator maps it: pages that no message reaches never come into being.
+        let mut request = vec![0; ROOM];
+        let request = request.get_mut(..MAX_MESSAGE).ok_or(Errno::ENOMEM)?;
         let mut bytes = Vec::new();
         // Requests come in bursts, and waking a sleeper costs ten times what most of them take. So after a reply
         // the thread looks for the next request for a moment, giving way to whoever wants its CPU; unless the
         // last such look was in vain. Idle, it sleeps.
         let mut look = Look::Away;
+        // Whether what start-up took has been given back; once, at the first long silence.
+        let mut rested = false;
         loop {
-            let found = if look == Look::Out { look_out(socket, &mut request)? } else { None };
+            let found = if look == Look::Out { look_out(socket, request)? } else { None };
             look = if found.is_some() { Look::Out } else { Look::Away };
             let len = match found {
                 Some(len) => len,
                 None => {
                     let asleep = Instant::now();
+                    if !rested && is_quiet(socket) {
+                        platform::host::rest();
+                        rested = true;
+                    }
                     let len = loop {
-                        if let Some(len) = receive(socket, &mut request, RecvFlags::TRUNC)? {
+                        if let Some(len) = receive(socket, request, RecvFlags::TRUNC)? {
                             break len;
                         }
                     };
@@ -168,6 +177,17 @@ impl Server {
 
 /// How long to look for the next request before sleeping.
 const LOOK_OUT: Duration = Duration::from_micros(50);
+
+/// Silence after which memory is given back, once.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+/// Room for requests: more than the allocator takes from its heap.
+const ROOM: usize = 256 * 1024;
+
+/// Whether nothing comes for a long moment.
+fn is_quiet(socket: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&QUIET)) == Ok(0)
+}
 
 /// Whether to look out for the next request.
 #[derive(Clone, Copy, PartialEq, Eq)]

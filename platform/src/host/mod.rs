@@ -1,9 +1,11 @@
 //! UNSAFE: host calls that neither rustix nor nix offers, and small helpers around errors.
 
 pub mod cpu;
+mod rest;
 pub(crate) mod seccomp;
 mod vdso;
 
+pub use rest::rest;
 pub use vdso::{Vdso, vdso};
 
 use abi::{Errno, SysResult};

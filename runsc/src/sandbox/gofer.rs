@@ -11,6 +11,7 @@ use gofer::{Config, ExportFlags, Filter};
 use platform::spawn::{
     Child, MountAttr, Unshare, close_all_except, empty_root, fork, keep_capabilities, restrict_mount,
 };
+use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,11 +20,17 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Forks the gofer. `failures` takes one line when it could not begin.
-pub(crate) fn spawn(exports: &[Export], socket: OwnedFd, failures: OwnedFd) -> Outcome<Child> {
+/// With a sentry that this process made, it shares that one's network namespace, which is empty.
+pub(crate) fn spawn(
+    exports: &[Export],
+    socket: OwnedFd,
+    failures: OwnedFd,
+    sentry: Option<&Child>,
+) -> Outcome<Child> {
     let main = move || {
         let mut failures = std::fs::File::from(failures);
-        let kept = close_all_except(&[socket.as_fd(), failures.as_fd()]).doing(|| "closing descriptors");
-        let config = match kept.and_then(|()| prepare(exports, socket)) {
+        let kept = close_kept(&socket, &failures, sentry);
+        let config = match kept.and_then(|()| prepare(exports, socket, sentry)) {
             Ok(config) => config,
             Err(failure) => {
                 let _ = failures.write_all(failure.message.as_bytes());
@@ -36,7 +43,22 @@ pub(crate) fn spawn(exports: &[Export], socket: OwnedFd, failures: OwnedFd) -> O
     fork(Unshare::empty(), main).doing(|| "starting the gofer")
 }
 
-fn prepare(exports: &[Export], socket: OwnedFd) -> Outcome<Config> {
+fn close_kept(socket: &OwnedFd, failures: &std::fs::File, sentry: Option<&Child>) -> Outcome<()> {
+    let mut keep = vec![socket.as_fd(), failures.as_fd()];
+    keep.extend(sentry.map(|sentry| sentry.pidfd.as_fd()));
+    close_all_except(&keep).doing(|| "closing descriptors")
+}
+
+/// Leaves the host's network: for the sentry's namespace, or for one of its own where there is none or it
+/// cannot be entered.
+fn leave_network(sentry: Option<&Child>) -> Outcome<()> {
+    let entered = sentry.is_some_and(|sentry| {
+        setns(&sentry.pidfd, CloneFlags::CLONE_NEWNET).is_ok()
+    });
+    if entered { Ok(()) } else { unshare(UnshareFlags::NEWNET) }
+}
+
+fn prepare(exports: &[Export], socket: OwnedFd, sentry: Option<&Child>) -> Outcome<Config> {
     fill_standard(None)?;
     leave_caller(c"runsc-gofer")?;
     unshare(UnshareFlags::NEWNS)?;
@@ -46,7 +68,8 @@ fn prepare(exports: &[Export], socket: OwnedFd) -> Outcome<Config> {
     let descriptors = descriptors.doing(|| "/proc/self/fd")?;
     empty_root().doing(|| "leaving the host's root")?;
     rustix::process::fchdir(descriptors).doing(|| "/proc/self/fd")?;
-    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
+    leave_network(sentry)?;
+    unshare(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
     raise_descriptor_limit();
     let bits = gofer::CAPABILITIES.iter().filter_map(|(name, _)| capability_bit(name));
     keep_capabilities(bits.fold(0, |all, bit| all | bit)).doing(|| "giving up capabilities")?;

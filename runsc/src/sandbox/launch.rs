@@ -67,7 +67,7 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
     map_ids(sentry.pid(), who)?;
     rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;
-    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures)?));
+    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, sentry.0.as_ref())?));
     let mut client = Client::new(owner);
     if let Err(error) = client.answer(0) {
         return Err(explain(error.into(), failures, sentry.0.as_ref()));
@@ -80,7 +80,7 @@ pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<L
     let mut client = connect(socket)?;
     let (gofer_end, sentry_gofer) = pair()?;
     let (failures, gofer_failures) = pipe()?;
-    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures)?));
+    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, None)?));
     let mut donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().chain(&fds.preserved).map(AsFd::as_fd).collect();
     donated.push(sentry_gofer.as_fd());
     if donated.len() > MOST_FDS {

@@ -12,6 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// Silence after which memory is given back, once.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
 /// `si_code` of a signal that the host's kernel sent (a hang-up of our terminal).
 const SI_KERNEL: i32 = 0x80;
 
@@ -113,12 +116,15 @@ impl Awaited {
 
 /// Waits until the process has ended, passing signals on.
 pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) -> ExitStatus {
+    let mut patience = Some(&QUIET);
     loop {
         let client_fd = PollFd::from_borrowed_fd(client.fd(), PollFlags::IN);
         let mut fds = [client_fd, PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
         let early = awaited.ended_already(client);
-        if !early {
-            let _ = poll(&mut fds, None);
+        if !early && poll(&mut fds, patience) == Ok(0) {
+            // Nothing more to do than wait: what starting took is given back.
+            patience = None;
+            platform::host::rest();
         }
         let [spoken, signalled] = fds.map(|fd| !fd.revents().is_empty());
         if signalled {

@@ -77,7 +77,7 @@ pub(crate) fn spawn(
             }
         }
     };
-    fork(Unshare::USER | Unshare::PID, main).doing(|| "starting the sentry")
+    fork(Unshare::USER | Unshare::PID | Unshare::NET, main).doing(|| "starting the sentry")
 }
 
 fn kind(code: u8) -> ErrorKind {
@@ -108,7 +108,6 @@ fn boot(
     wait_for_maps(&fds.owner)?;
     become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
-    unshare(UnshareFlags::NEWNET)?;
     // The platform's template process is forked on the way and drops what is left.
     keep_capabilities(CAPABILITIES_OF_BOOT).doing(|| "giving up capabilities")?;
     platform::host::one_heap();

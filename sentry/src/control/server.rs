@@ -9,12 +9,15 @@ use super::spec::Stdio;
 use super::{Donated, SandboxControl};
 use lock::Ranked;
 use lock::order::Leaf;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 const SIGKILL: u8 = 9;
+
+/// Silence after which memory is given back, once.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 /// Why [`serve`] returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,8 +110,13 @@ fn wait_ready(listener: Option<&OwnedFd>, connections: &[Connection]) -> std::io
     if let Some(listener) = listener {
         fds.push(PollFd::new(listener, PollFlags::IN));
     }
+    let mut patience = Some(&QUIET);
     loop {
-        match poll(&mut fds, None) {
+        match poll(&mut fds, patience) {
+            Ok(0) => {
+                patience = None;
+                platform::host::rest();
+            }
             Ok(_) => break,
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -14,6 +14,9 @@ use wire::{Handle, MAX_MESSAGE, Reply, Request};
 /// Handles given back in one message.
 const GIVE_BACK: usize = 64;
 
+/// Room for replies: so much that the allocator maps it, and pages that no reply reaches never come into being.
+const ROOM: usize = 256 * 1024;
+
 /// How long to look for a reply before sleeping.
 const LOOK_OUT: Duration = Duration::from_micros(50);
 
@@ -38,7 +41,7 @@ impl Channel {
     /// Talks to the gofer at the other end of a `SOCK_SEQPACKET` socket.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Arc<Channel> {
-        let buffers = Buffers { request: Vec::new(), reply: vec![0; MAX_MESSAGE] };
+        let buffers = Buffers { request: Vec::new(), reply: vec![0; ROOM] };
         Arc::new(Channel {
             socket,
             buffers: Ranked::new(buffers),
