@@ -96,6 +96,9 @@ impl Kernel {
     /// A kernel without processes.
     pub fn new(platform: Arc<dyn Platform>, machine: Machine) -> SysResult<Arc<Kernel>> {
         let frames = Frames::new(Arc::clone(platform.memory()));
+        if machine.memory != 0 {
+            frames.policy().set_total(machine.memory);
+        }
         let user = UserNamespace::initial(next_ino());
         let pid = PidNs::new(next_ino(), None, Arc::clone(&user))?;
         let names = UtsNames { nodename: b"localhost".to_vec(), domainname: b"(none)".to_vec() };

@@ -739,3 +739,12 @@ TEST(fdinfo_of_itself) {
     buf[OK(read(other, buf, sizeof buf - 1))] = 0;
     CHECK(strstr(buf, "pos:\t0\n") == buf);
 }
+TEST(proc_mem_of_no_page) {
+    char byte = 1;
+    int fd = OK(open("/proc/self/mem", O_RDWR));
+    FAILS(pwrite(fd, &byte, 1, 4096), EIO);
+    FAILS(pread(fd, &byte, 1, 4096), EIO);
+    static char target[8] = "before";
+    EQ(pwrite(fd, "after!", 6, (off_t)(uintptr_t)target), 6);
+    CHECK(!strcmp(target, "after!"));
+}

@@ -346,6 +346,7 @@ impl FileOps for OpenMemory {
     fn write(&self, io: &Io<'_>, src: &mut dyn GuestSource, _by: &Caller<'_>) -> SysResult<(usize, u64)> {
         let Some(mm) = &self.0 else { return Ok((0, io.offset)) };
         let mut done = 0_usize;
+        let wanted = src.remaining();
         let end = |done: usize| io.offset.saturating_add(u64::try_from(done).unwrap_or(0));
         while src.remaining() > 0 {
             let mut chunk = vec![0; src.remaining().min(CHUNK)];
@@ -356,7 +357,7 @@ impl FileOps for OpenMemory {
                 break;
             }
         }
-        if done == 0 && src.remaining() > 0 { Err(Errno::EIO) } else { Ok((done, end(done))) }
+        if done == 0 && wanted > 0 { Err(Errno::EIO) } else { Ok((done, end(done))) }
     }
     fn is_seekable(&self) -> bool {
         true
