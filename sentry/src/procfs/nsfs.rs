@@ -22,7 +22,6 @@ const NS_GET_OWNER_UID: u32 = 0xb704;
 const MAGIC: u64 = 0x6e73_6673;
 /// Numbers of the kinds of which there is one (those of Linux's initial namespaces).
 const TIME_INO: u64 = 0xefff_fffa;
-const IPC_INO: u64 = 0xefff_ffff;
 
 /// A namespace, held.
 #[derive(Clone)]
