@@ -397,7 +397,7 @@ syscalls! {
     269 fs::stat::faccessat(dirfd: DirFd, path: UserCStr, mode: u32) Full;
     270 event::poll::pselect6(count: i32, read: UserAddr, write: UserAddr, except: UserAddr, timeout: UserPtr<Timespec>, mask: UserAddr) Full;
     271 event::poll::ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<u64>, size: usize) Full;
-    272 process::namespace::unshare(flags: u64) Partial "no IPC, cgroup and time namespaces of its own";
+    272 process::namespace::unshare(flags: u64) Partial "time namespaces are EINVAL";
     273 sync::futex::set_robust_list(head: UserAddr, len: usize) Full;
     274 sync::futex::get_robust_list(pid: i32, head: UserPtr<u64>, len: UserPtr<u64>) Full;
     275 fs::copy::splice(input: Fd, off_in: UserPtr<i64>, output: Fd, off_out: UserPtr<i64>, len: usize, flags: u32) Full;
