@@ -492,10 +492,7 @@ mod tests {
 
     #[test]
     fn raw_mode_passes_bytes() {
-        let mut t = Termios::default();
-        t.lflag = 0;
-        t.iflag = 0;
-        t.oflag = 0;
+        let t = Termios { lflag: 0, iflag: 0, oflag: 0, ..Termios::default() };
         let mut l = LineDiscipline::new(Termios::default());
         typed(&mut l, b"half");
         l.set_termios(t);
