@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 mod guests;
 use guests::{
-    guest_attack, guest_bases, guest_clone, guest_deaf, guest_end, guest_fault, guest_mixed, guest_odd, guest_spin,
-    guest_start, guest_touch, guest_vector,
+    guest_attack, guest_bases, guest_clone, guest_deaf, guest_end, guest_fault, guest_mixed, guest_odd,
+    guest_spin, guest_start, guest_touch, guest_vector,
 };
 
 const CODE: u64 = 0x40_0000;

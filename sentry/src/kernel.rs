@@ -14,11 +14,11 @@ use abi::SysResult;
 use lock::Ranked;
 use lock::order::PidTable;
 use mm::Frames;
+use net::netns::NetNs;
 use platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vfs::devpts::Terminals;
-use net::netns::NetNs;
 use vfs::tmpfs::{TmpFs, TmpfsOptions};
 use vfs::{Mount, MountFlags, UserNamespace, Vfs};
 

@@ -44,7 +44,9 @@ fn runtimes() -> Vec<Runtime> {
         found.push(Runtime { name: "gvisor", program: program.into(), global });
     }
     for name in ["crun", "runc"] {
-        if let Some(program) = std::env::var_os(name.to_uppercase()).map(PathBuf::from).or_else(|| on_path(name)) {
+        if let Some(program) =
+            std::env::var_os(name.to_uppercase()).map(PathBuf::from).or_else(|| on_path(name))
+        {
             found.push(Runtime { name, program, global: Vec::new() });
         }
     }
@@ -74,7 +76,8 @@ fn start_ms(runtime: &Runtime, program: &Path) -> Option<f64> {
     for at in 0..STARTS {
         let mut command = runtime.command(&bundle, &format!("bench-{}-{at}", std::process::id()));
         let started = Instant::now();
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+        let status =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
         if !status.success() {
             return None;
         }

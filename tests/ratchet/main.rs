@@ -42,7 +42,16 @@ fn no_file_over_800_lines() {
 /// unsafe-has-an-address: only `platform/` has unsafe code, every other crate forbids it.
 #[test]
 fn unsafe_only_in_platform() {
-    for krate in ["sentry/abi", "sentry/lock", "sentry/mm", "sentry/vfs", "sentry/net", "sentry", "gofer", "gofer/wire"] {
+    for krate in [
+        "sentry/abi",
+        "sentry/lock",
+        "sentry/mm",
+        "sentry/vfs",
+        "sentry/net",
+        "sentry",
+        "gofer",
+        "gofer/wire",
+    ] {
         let text = fs::read_to_string(root().join(krate).join("src/lib.rs")).expect("a crate root");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{krate} does not forbid unsafe code");
     }

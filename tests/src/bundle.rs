@@ -26,10 +26,31 @@ impl Bundle {
         let dir = std::env::temp_dir().join(format!("gvisor-rs-{id}"));
         fs::create_dir_all(&dir).expect("a temporary folder");
         let caps = json!([
-            "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-            "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
-            "CAP_AUDIT_WRITE", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE", "CAP_SYS_NICE", "CAP_IPC_LOCK",
-            "CAP_NET_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_TIME", "CAP_IPC_OWNER", "CAP_LINUX_IMMUTABLE", "CAP_LEASE"
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FSETID",
+            "CAP_FOWNER",
+            "CAP_MKNOD",
+            "CAP_NET_RAW",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETFCAP",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_KILL",
+            "CAP_AUDIT_WRITE",
+            "CAP_SYS_ADMIN",
+            "CAP_SYS_PTRACE",
+            "CAP_SYS_RESOURCE",
+            "CAP_SYS_NICE",
+            "CAP_IPC_LOCK",
+            "CAP_NET_ADMIN",
+            "CAP_DAC_READ_SEARCH",
+            "CAP_SYS_TIME",
+            "CAP_IPC_OWNER",
+            "CAP_LINUX_IMMUTABLE",
+            "CAP_LEASE"
         ]);
         let config = json!({
             "ociVersion": "1.0.2",
@@ -65,7 +86,8 @@ impl Bundle {
     /// Adds a bind mount.
     #[must_use]
     pub fn bind(mut self, source: &Path, destination: &str, mode: &str) -> Bundle {
-        let mount = json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", mode]});
+        let mount =
+            json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", mode]});
         if let Some(mounts) = self.config.pointer_mut("/mounts").and_then(Value::as_array_mut) {
             mounts.push(mount);
         }

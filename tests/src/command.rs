@@ -25,7 +25,13 @@ impl Done {
     /// Panics with both outputs unless the command succeeded.
     #[track_caller]
     pub fn expect_ok(self, what: &str) -> Done {
-        assert!(self.code() == 0, "{what}: status {}\nstdout: {}\nstderr: {}", self.code(), self.stdout, self.stderr);
+        assert!(
+            self.code() == 0,
+            "{what}: status {}\nstdout: {}\nstderr: {}",
+            self.code(),
+            self.stdout,
+            self.stderr
+        );
         self
     }
 }

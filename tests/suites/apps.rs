@@ -24,7 +24,10 @@ fn script(text: &str, want: &str) {
 
 #[test]
 fn shell_pipelines() {
-    script("seq 1 1000 | grep 7 | sort -rn | head -3 | tr '\\n' ' '; echo $(( $(ls /usr/bin | wc -l) > 100 ))", "997 987 979 1");
+    script(
+        "seq 1 1000 | grep 7 | sort -rn | head -3 | tr '\\n' ' '; echo $(( $(ls /usr/bin | wc -l) > 100 ))",
+        "997 987 979 1",
+    );
 }
 
 #[test]
@@ -104,7 +107,10 @@ fn tar_roundtrip() {
 
 #[test]
 fn sort_through_pipes() {
-    script("seq 1 1500000 | awk '{print ($1*7919)%1000003, $1}' | sort -n | tail -1 | cut -d' ' -f1", "1000002");
+    script(
+        "seq 1 1500000 | awk '{print ($1*7919)%1000003, $1}' | sort -n | tail -1 | cut -d' ' -f1",
+        "1000002",
+    );
 }
 
 #[test]
@@ -118,7 +124,10 @@ fn redis_answers() {
 
 #[test]
 fn strace_follows_forks() {
-    script("strace -f -o /tmp/s ls / >/dev/null; grep -c execve /tmp/s; grep -q getdents64 /tmp/s; echo traced", "traced");
+    script(
+        "strace -f -o /tmp/s ls / >/dev/null; grep -c execve /tmp/s; grep -q getdents64 /tmp/s; echo traced",
+        "traced",
+    );
 }
 
 #[test]

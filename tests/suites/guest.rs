@@ -61,7 +61,11 @@ fn linux_first() {
 
 fn in_sandbox(platform: &str) {
     let linux = on_linux();
-    let bundle = Bundle::new(rootfs::busybox(), &["/guest-tests", "-d", "/tmp"]).bind(guest_binary(), "/guest-tests", "ro");
+    let bundle = Bundle::new(rootfs::busybox(), &["/guest-tests", "-d", "/tmp"]).bind(
+        guest_binary(),
+        "/guest-tests",
+        "ro",
+    );
     let done = command::run(&mut bundle.run(platform), LIMIT);
     let sandbox = parse(&done.stdout);
     assert!(!sandbox.is_empty(), "nothing ran: status {}, {}", done.code(), done.stderr);

@@ -96,8 +96,10 @@ impl Drop for Running {
 
 #[test]
 fn an_idle_sandbox_never_wakes_up() {
-    let bundles = PLATFORMS.map(|platform| (platform, Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"])));
-    let running = bundles.each_ref().map(|(platform, bundle)| (*platform, Running::start(&mut bundle.run(platform))));
+    let bundles =
+        PLATFORMS.map(|platform| (platform, Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"])));
+    let running =
+        bundles.each_ref().map(|(platform, bundle)| (*platform, Running::start(&mut bundle.run(platform))));
     let before = running.each_ref().map(|(platform, running)| {
         let pids = running.at_rest();
         (*platform, runs(&pids), pids)
@@ -139,7 +141,8 @@ fn a_guest_that_faults_reports_its_signal() {
         fs::create_dir_all(&programs).expect("a folder");
         let source = programs.join("fault.c");
         fs::write(&source, "int main(void) { *(volatile int *)8 = 1; return 0; }\n").expect("a source");
-        let built = Command::new("gcc").args(["-static", "-o"]).arg(programs.join("fault")).arg(&source).status();
+        let built =
+            Command::new("gcc").args(["-static", "-o"]).arg(programs.join("fault")).arg(&source).status();
         assert!(built.expect("gcc starts (package gcc, libc6-dev)").success());
         let bundle = bundle.bind(&programs, "/t", "ro");
         let done = command::run(&mut bundle.run(platform), LIMIT);

@@ -58,7 +58,11 @@ fn bad_configurations_name_their_field() {
         *bundle.config.pointer_mut(pointer).expect("a field") = value;
         bundle
     };
-    refused(&change("/root/path", json!("/no/such/root")), 1, "root.path: /no/such/root: no such file or directory");
+    refused(
+        &change("/root/path", json!("/no/such/root")),
+        1,
+        "root.path: /no/such/root: no such file or directory",
+    );
     refused(&change("/process/args", json!([])), 1, "process.args");
     refused(&change("/process/cwd", json!("relative")), 1, "process.cwd");
     refused(&change("/process/rlimits/0/type", json!("RLIMIT_NONSENSE")), 1, "process.rlimits[0].type");
@@ -80,7 +84,11 @@ fn malformed_and_missing_configurations() {
     bundle.write();
     let run = |expect: &str| {
         let mut run = Command::new(runsc());
-        run.arg("--root").arg(bundle.dir().join("state")).args(["run", "--bundle"]).arg(bundle.dir()).arg("x");
+        run.arg("--root")
+            .arg(bundle.dir().join("state"))
+            .args(["run", "--bundle"])
+            .arg(bundle.dir())
+            .arg("x");
         let done = command::run(&mut run, LIMIT);
         assert_eq!(done.code(), 1);
         assert!(done.stderr.contains(expect), "{}", done.stderr);
@@ -119,7 +127,10 @@ fn life_of_a_container() {
         };
         let pid = state("created").get("pid").and_then(Value::as_i64).expect("a pid");
         assert_eq!(fs::read_to_string(&pid_file).expect("a pid-file"), pid.to_string());
-        assert!(Path::new(&format!("/proc/{pid}/ns/net")).exists(), "the pid must be one a caller can look at");
+        assert!(
+            Path::new(&format!("/proc/{pid}/ns/net")).exists(),
+            "the pid must be one a caller can look at"
+        );
         let again = command::run(&mut create, LIMIT);
         assert!(again.code() == 1 && again.stderr.contains("already exists"), "{}", again.stderr);
         verb(&bundle, platform, &["start", id]).expect_ok("start");
@@ -129,7 +140,11 @@ fn life_of_a_container() {
         assert!(early.code() == 1 && early.stderr.contains("not stopped"), "{}", early.stderr);
         assert_eq!(verb(&bundle, platform, &["exec", id, "/bin/sh", "-c", "exit 9"]).code(), 9);
         let missing = verb(&bundle, platform, &["exec", id, "no-such-program"]);
-        assert!(missing.code() == 127 && missing.stderr.contains("executable file not found"), "{}", missing.stderr);
+        assert!(
+            missing.code() == 127 && missing.stderr.contains("executable file not found"),
+            "{}",
+            missing.stderr
+        );
         verb(&bundle, platform, &["kill", id, "KILL"]).expect_ok("kill");
         let end = std::time::Instant::now() + Duration::from_secs(5);
         while !verb(&bundle, platform, &["state", id]).stdout.contains("\"stopped\"") {
@@ -148,7 +163,8 @@ fn life_of_a_container() {
 #[test]
 fn statuses_of_the_first_process() {
     for platform in PLATFORMS {
-        let code = |script: &str| command::run(&mut busybox(&["/bin/sh", "-c", script]).run(platform), LIMIT).code();
+        let code =
+            |script: &str| command::run(&mut busybox(&["/bin/sh", "-c", script]).run(platform), LIMIT).code();
         assert_eq!(code("exit 0"), 0);
         assert_eq!(code("exit 42"), 42);
         assert_eq!(code("sh -c 'kill -KILL $$'; exit $?"), 137);
@@ -161,13 +177,22 @@ fn statuses_of_the_first_process() {
 #[test]
 fn an_attached_run_passes_signals_on() {
     for platform in PLATFORMS {
-        let bundle = busybox(&["/bin/sh", "-c", "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done"]);
-        let mut child = bundle.run(platform).stdout(std::process::Stdio::piped()).spawn().expect("runsc starts");
+        let bundle = busybox(&[
+            "/bin/sh",
+            "-c",
+            "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done",
+        ]);
+        let mut child =
+            bundle.run(platform).stdout(std::process::Stdio::piped()).spawn().expect("runsc starts");
         let mut output = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
         assert_eq!(line, "ready\n");
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).expect("kill");
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::TERM,
+        )
+        .expect("kill");
         line.clear();
         std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
         assert_eq!(line, "caught\n");
@@ -180,7 +205,8 @@ fn do_runs_over_the_hosts_root_and_changes_nothing() {
     for platform in PLATFORMS {
         let mut command = Command::new(runsc());
         command.arg(format!("--platform={platform}")).args(["do", "sh", "-c"]);
-        let done = command::run(command.arg("echo changed > /etc/gvisor-rs-test && cat /etc/gvisor-rs-test"), LIMIT);
+        let done =
+            command::run(command.arg("echo changed > /etc/gvisor-rs-test && cat /etc/gvisor-rs-test"), LIMIT);
         assert_eq!(done.expect_ok("do").stdout, "changed\n");
         assert!(!Path::new("/etc/gvisor-rs-test").exists());
     }

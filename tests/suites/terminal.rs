@@ -29,7 +29,8 @@ impl Session {
     fn start(platform: &str) -> Session {
         let mut bundle = Bundle::new(rootfs::busybox(), &["/bin/sh"]);
         *bundle.config.pointer_mut("/process/terminal").expect("a field") = json!(true);
-        *bundle.config.pointer_mut("/process/env").expect("a field") = json!(["PATH=/bin", "PS1=guest$ ", "TERM=dumb"]);
+        *bundle.config.pointer_mut("/process/env").expect("a field") =
+            json!(["PATH=/bin", "PS1=guest$ ", "TERM=dumb"]);
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).expect("/dev/ptmx");
         grantpt(&master).expect("grantpt");
@@ -37,7 +38,8 @@ impl Session {
         window(&master, 33, 101);
         let slave = ioctl_tiocgptpeer(&master, flags).expect("a slave");
         let same = || slave.as_fd().try_clone_to_owned().expect("dup");
-        let child = bundle.run(platform).stdin(same()).stdout(same()).stderr(same()).spawn().expect("runsc starts");
+        let child =
+            bundle.run(platform).stdin(same()).stdout(same()).stderr(same()).spawn().expect("runsc starts");
         Session { _bundle: bundle, child, master, seen: String::new() }
     }
 

@@ -65,13 +65,22 @@ impl Process {
     }
     fn assert_not_in_namespaces_of(self, other: Process, names: &[&str]) {
         for name in names {
-            assert_ne!(self.namespace(name), other.namespace(name), "{} shares its {name} namespace", self.name());
+            assert_ne!(
+                self.namespace(name),
+                other.namespace(name),
+                "{} shares its {name} namespace",
+                self.name()
+            );
         }
     }
     fn assert_no_host_files(self) {
         for (number, target) in self.descriptors() {
             let kind = fs::metadata(self.path("fd").join(&number)).map(|meta| meta.file_type());
-            assert!(!kind.is_ok_and(|kind| kind.is_dir()), "{}: descriptor {number} is the directory {target}", self.name());
+            assert!(
+                !kind.is_ok_and(|kind| kind.is_dir()),
+                "{}: descriptor {number} is the directory {target}",
+                self.name()
+            );
         }
     }
     fn assert_no_environment(self) {
@@ -85,7 +94,12 @@ impl Process {
 fn sleeping(platform: &str) -> (Bundle, Process) {
     let bundle = Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"]);
     let mut run = bundle.runsc(platform, "run");
-    run.arg("--detach").arg("--bundle").arg(bundle.dir()).arg("--pid-file").arg(bundle.dir().join("pid")).arg(bundle.id());
+    run.arg("--detach")
+        .arg("--bundle")
+        .arg(bundle.dir())
+        .arg("--pid-file")
+        .arg(bundle.dir().join("pid"))
+        .arg(bundle.id());
     use std::process::Stdio;
     let status = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.expect("runsc starts").success(), "run --detach");
@@ -118,7 +132,11 @@ fn every_process_is_behind_its_walls() {
         let mut delete = bundle.runsc(platform, "delete");
         command::run(delete.arg("--force").arg(bundle.id()), LIMIT).expect_ok("delete --force");
         assert!(!Path::new(&format!("/proc/{}", sentry.0)).exists(), "the sentry outlived delete");
-        assert_eq!(fs::read_dir(bundle.dir().join("state")).expect("--root").count(), 0, "state was left behind");
+        assert_eq!(
+            fs::read_dir(bundle.dir().join("state")).expect("--root").count(),
+            0,
+            "state was left behind"
+        );
     }
 }
 

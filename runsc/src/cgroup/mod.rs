@@ -99,7 +99,9 @@ impl Membership {
             }
         }
         let cpu = resources.cpu().as_ref();
-        if let (Some(shares), Some(group)) = (cpu.and_then(|cpu| cpu.shares()).filter(|n| *n > 0), self.group("cpu")) {
+        if let (Some(shares), Some(group)) =
+            (cpu.and_then(|cpu| cpu.shares()).filter(|n| *n > 0), self.group("cpu"))
+        {
             // Not by way of a v2 weight, which rounds.
             write(&group.path.join("cpu.shares"), &shares.to_string())?;
         }

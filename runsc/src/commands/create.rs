@@ -80,7 +80,8 @@ pub(super) fn begin_plan(
                     Presence::Attached => Some(own_error()?),
                     Presence::Detached => None,
                 };
-                let doors = Doors { listener: listen(&socket)?, log: debug_log(global, presence)?, last_words };
+                let doors =
+                    Doors { listener: listen(&socket)?, log: debug_log(global, presence)?, last_words };
                 (socket, Some(doors))
             }
         };

@@ -8,10 +8,10 @@ use crate::spec::convert::Access;
 use crate::spec::mounts::Depth;
 use crate::spec::names::capability_bit;
 use gofer::{Config, ExportFlags, Filter};
+use nix::sched::{CloneFlags, setns};
 use platform::spawn::{
     Child, MountAttr, Unshare, close_all_except, empty_root, fork, keep_capabilities, restrict_mount,
 };
-use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -52,9 +52,7 @@ fn close_kept(socket: &OwnedFd, failures: &std::fs::File, sentry: Option<&Child>
 /// Leaves the host's network: for the sentry's namespace, or for one of its own where there is none or it
 /// cannot be entered.
 fn leave_network(sentry: Option<&Child>) -> Outcome<()> {
-    let entered = sentry.is_some_and(|sentry| {
-        setns(&sentry.pidfd, CloneFlags::CLONE_NEWNET).is_ok()
-    });
+    let entered = sentry.is_some_and(|sentry| setns(&sentry.pidfd, CloneFlags::CLONE_NEWNET).is_ok());
     if entered { Ok(()) } else { unshare(UnshareFlags::NEWNET) }
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Outcome<()> {
 
 /// Takes descriptors 0 to 2, which nothing else may have: panics write to 2.
 pub(crate) fn fill_standard(error: Option<&OwnedFd>) -> Outcome<()> {
-    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "/dev/null")?;
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "/dev/null")?;
     // A descriptor below 3 would be replaced while it is in use, and closed in its new use.
     let first = null;
     let null = rustix::io::fcntl_dupfd_cloexec(&first, 3).doing(|| "/dev/null")?;

@@ -99,8 +99,13 @@ static FILES: [File; 40] = [
     shows("io.pressure", pressure),
     shows("io.stat", |_, _| Ok(Vec::new())),
     shows("memory.current", |view, _| Ok(number(memory_of(view)))),
-    shows("memory.events", |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())),
-    shows("memory.events.local", |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())),
+    shows(
+        "memory.events",
+        |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec()),
+    ),
+    shows("memory.events.local", |_, _| {
+        Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())
+    }),
     takes("memory.high", unlimited, refuse),
     takes("memory.low", zero, refuse),
     takes("memory.max", |view, _| Ok(limit(view.group.limits.memory_max)), refuse),
@@ -111,7 +116,12 @@ static FILES: [File; 40] = [
     shows("memory.stat", |view, _| Ok(memory_stat(view))),
     shows("memory.swap.current", zero),
     takes("memory.swap.max", zero, refuse),
-    File { name: "pids.current", read: Some(|view, _| Ok(number(count(view)))), write: None, controlled: true },
+    File {
+        name: "pids.current",
+        read: Some(|view, _| Ok(number(count(view)))),
+        write: None,
+        controlled: true,
+    },
     File { name: "pids.events", read: Some(pids_events), write: None, controlled: true },
     File { name: "pids.max", read: Some(pids_max), write: Some(set_pids_max), controlled: true },
     File { name: "pids.peak", read: Some(|view, _| Ok(number(count(view)))), write: None, controlled: true },
@@ -121,7 +131,8 @@ static FILES: [File; 40] = [
 /// controllers.
 fn exists(file: &File, group: &Cgroup) -> bool {
     let Some(parent) = group.parent() else { return true };
-    let core = file.name.starts_with("cgroup.") || matches!(file.name, "cpu.stat" | "memory.current" | "memory.stat");
+    let core = file.name.starts_with("cgroup.")
+        || matches!(file.name, "cpu.stat" | "memory.current" | "memory.stat");
     core || (file.controlled && parent.offers_pids.load(Ordering::Relaxed))
 }
 
@@ -170,7 +181,11 @@ fn kill(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
     Ok(())
 }
 
-fn numbers(view: &View, by: &Caller<'_>, which: fn(&crate::task::TaskShared) -> Arc<crate::process::pid::Pid>) -> Vec<u8> {
+fn numbers(
+    view: &View,
+    by: &Caller<'_>,
+    which: fn(&crate::task::TaskShared) -> Arc<crate::process::pid::Pid>,
+) -> Vec<u8> {
     let ns = reader(&view.kernel, by).and_then(|task| task.published.lock().pid.ns().cloned());
     let ns = ns.unwrap_or_else(|| Arc::clone(&view.kernel.root.pid));
     let tasks = view.group.own_tasks(&view.kernel);
@@ -345,7 +360,9 @@ impl View {
 
 impl Directory for View {
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
-        if let Some(file) = FILES.iter().find(|file| file.name.as_bytes() == name && exists(file, &self.group)) {
+        if let Some(file) =
+            FILES.iter().find(|file| file.name.as_bytes() == name && exists(file, &self.group))
+        {
             return Ok(self.file(file));
         }
         Ok(View { kernel: Arc::clone(&self.kernel), group: self.group.child(name)? }.node())

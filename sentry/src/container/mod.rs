@@ -8,13 +8,13 @@ mod process;
 mod report;
 mod stdio;
 
+use crate::cgroup::Cgroup;
 use crate::control::message::Switch;
 use crate::control::spec::{BootConfig, ContainerSpec, NamespaceKind, Namespaces, ProcessSpec};
 use crate::control::{
     ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
     SandboxControl, SignalTarget, Stats,
 };
-use crate::cgroup::Cgroup;
 use crate::kernel::{Kernel, Machine};
 use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
 use crate::process::pid::PidNs;
@@ -70,7 +70,8 @@ impl std::fmt::Debug for Sandbox {
 impl Sandbox {
     /// A sandbox without containers.
     pub fn new(config: &BootConfig, platform: Arc<dyn Platform>) -> SysResult<Arc<Sandbox>> {
-        let machine = Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
+        let machine =
+            Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
         let kernel = Kernel::new(platform, machine)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
@@ -116,7 +117,13 @@ impl Sandbox {
             _ => crate::ipc::IpcNs::new(next_ino(), Arc::clone(&root.user)),
         };
         let cgroup = CgroupNs::new(Arc::clone(&root.user));
-        let proxy = NsProxy { uts, ipc, cgroup, pid_for_children: Arc::clone(&pid_ns), ..NsProxy::clone(&root.proxy) };
+        let proxy = NsProxy {
+            uts,
+            ipc,
+            cgroup,
+            pid_for_children: Arc::clone(&pid_ns),
+            ..NsProxy::clone(&root.proxy)
+        };
         Ok((Arc::new(proxy), pid_ns))
     }
 }
@@ -166,7 +173,12 @@ impl SandboxControl for Sandbox {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
                 .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
         }
-        let fs = mounts::build(&self.kernel, &spec, gofer, &mounts::Views { pids: &pid_ns, cgroup: &cgroup, ipc: &ns.ipc })?;
+        let fs = mounts::build(
+            &self.kernel,
+            &spec,
+            gofer,
+            &mounts::Views { pids: &pid_ns, cgroup: &cgroup, ipc: &ns.ipc },
+        )?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &spec.process,
@@ -178,7 +190,8 @@ impl SandboxControl for Sandbox {
         })?;
         let init = Arc::clone(&prepared.process);
         *init.cgroup.lock() = Some(Arc::clone(&cgroup));
-        let container = Container { init, prepared: Some(prepared), fs, ns, pid_ns, cgroup, execs: BTreeMap::new() };
+        let container =
+            Container { init, prepared: Some(prepared), fs, ns, pid_ns, cgroup, execs: BTreeMap::new() };
         self.containers.lock().insert(spec.id, container);
         Ok(())
     }

@@ -6,11 +6,11 @@
 
 use super::caller::KernelCaller;
 use super::failed;
+use crate::cgroup::Cgroup;
 use crate::control::spec::{
     ContainerSpec, DeviceKind, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
 };
 use crate::control::{ControlError, ControlResult, ErrorKind};
-use crate::cgroup::Cgroup;
 use crate::ipc::IpcNs;
 use crate::ipc::mqueue::MqueueType;
 use crate::kernel::Kernel;

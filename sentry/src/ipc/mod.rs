@@ -11,8 +11,8 @@ pub mod shm;
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::FileObject;
-use std::collections::BTreeMap;
 use mqueue::MqFs;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use vfs::{Capabilities, Credentials, Kgid, Kuid, Mount, MountFlags, UserNamespace};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -69,9 +69,19 @@ impl Perm {
         let owner = cred.euid == self.uid || cred.euid == self.creator;
         let in_group = |gid: Kgid| cred.egid == gid || cred.groups.binary_search(&gid).is_ok();
         let group = in_group(self.gid) || in_group(self.creator_group);
-        let granted = if owner { self.mode >> 6 } else if group { self.mode >> 3 } else { self.mode };
+        let granted = if owner {
+            self.mode >> 6
+        } else if group {
+            self.mode >> 3
+        } else {
+            self.mode
+        };
         let missing = want & !granted & 7;
-        if missing == 0 || cred.has_in(Capabilities::IPC_OWNER, &ns.user) { Ok(()) } else { Err(Errno::EACCES) }
+        if missing == 0 || cred.has_in(Capabilities::IPC_OWNER, &ns.user) {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
     }
     /// `EPERM` unless the caller owns it (IPC_SET, IPC_RMID).
     pub fn check_owner(&self, cred: &Credentials, ns: &IpcNs) -> SysResult<()> {
@@ -191,7 +201,8 @@ impl IpcNs {
     }
     /// The mount that mq_open(2) looks in; nobody sees it.
     pub fn mqueue_mount(&self) -> &Arc<Mount> {
-        self.mount.get_or_init(|| Mount::of_fs(Arc::clone(&self.mqueues) as _, MountFlags::empty(), b"mqueue"))
+        self.mount
+            .get_or_init(|| Mount::of_fs(Arc::clone(&self.mqueues) as _, MountFlags::empty(), b"mqueue"))
     }
 }
 

@@ -20,8 +20,8 @@ use vfs::attr::{AttrChange, SetTime};
 use vfs::file::{DirSink, Io, SeekFrom, seek_in};
 use vfs::inode::{NewNode, Owner};
 use vfs::{
-    Attr, Caller, Capabilities, DentryHint, FileOps, FileSystem, FsStat, FsType, Inode, Kgid, Kuid, MountRequest,
-    OpenFile,
+    Attr, Caller, Capabilities, DentryHint, FileOps, FileSystem, FsStat, FsType, Inode, Kgid, Kuid,
+    MountRequest, OpenFile,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -108,7 +108,8 @@ impl Queue {
         state.messages.entry(prio).or_default().push_back(message);
         let now = vfs::realtime_now();
         state.times = [now; 3];
-        let told = if was_empty && self.readers.load(Ordering::SeqCst) == 0 { state.notify.take() } else { None };
+        let told =
+            if was_empty && self.readers.load(Ordering::SeqCst) == 0 { state.notify.take() } else { None };
         drop(state);
         self.events.wake(Events::READABLE);
         Ok(told)
@@ -160,9 +161,10 @@ impl Queue {
     /// mq_notify(3) with NULL, or a close by the owner.
     pub fn drop_notice(&self, owner: u32) {
         let mut state = self.state.lock();
-        let own = state.notify.as_ref().is_some_and(|old| {
-            old.owner.upgrade().is_none_or(|process| process.pid.root() == owner)
-        });
+        let own = state
+            .notify
+            .as_ref()
+            .is_some_and(|old| old.owner.upgrade().is_none_or(|process| process.pid.root() == owner));
         if own {
             state.notify = None;
         }
@@ -268,7 +270,10 @@ impl MqFs {
         let count = u64::try_from(maxmsg).map_err(|_| Errno::EOVERFLOW)?;
         let size = u64::try_from(msgsize).map_err(|_| Errno::EOVERFLOW)?;
         let tree = count.min(u64::from(MQ_PRIO_MAX)).saturating_mul(MESSAGE_COST);
-        let bytes = count.checked_mul(size + MESSAGE_COST).and_then(|n| n.checked_add(tree)).ok_or(Errno::EOVERFLOW)?;
+        let bytes = count
+            .checked_mul(size + MESSAGE_COST)
+            .and_then(|n| n.checked_add(tree))
+            .ok_or(Errno::EOVERFLOW)?;
         let uid = by.cred.uid;
         {
             let mut used = self.used.lock();
@@ -414,7 +419,13 @@ impl FileOps for RootFile {
     fn seek(&self, _file: &OpenFile, current: u64, to: SeekFrom, _by: &Caller<'_>) -> SysResult<u64> {
         seek_in(current, to, 0)
     }
-    fn read_dir(&self, _file: &OpenFile, cookie: u64, sink: &mut dyn DirSink, _by: &Caller<'_>) -> SysResult<u64> {
+    fn read_dir(
+        &self,
+        _file: &OpenFile,
+        cookie: u64,
+        sink: &mut dyn DirSink,
+        _by: &Caller<'_>,
+    ) -> SysResult<u64> {
         let mut entries: Vec<(u64, Vec<u8>, FileType)> =
             self.0.entries.lock().iter().map(|(name, q)| (q.ino, name.clone(), FileType::Regular)).collect();
         entries.sort_by_key(|entry| entry.0);
@@ -544,7 +555,8 @@ impl FsType for MqueueType {
     }
     fn mount(&self, _request: &MountRequest<'_>) -> SysResult<Arc<dyn FileSystem>> {
         let task = crate::task::current();
-        let ns = task.map_or_else(|| Arc::clone(&self.first), |task| Arc::clone(&task.published.lock().ns.ipc));
+        let ns =
+            task.map_or_else(|| Arc::clone(&self.first), |task| Arc::clone(&task.published.lock().ns.ipc));
         Ok(Arc::clone(&ns.mqueues) as Arc<dyn FileSystem>)
     }
 }

@@ -77,7 +77,8 @@ impl Queue {
             return Err(Errno::EIDRM);
         }
         state.perm.check(2, who.0, ns)?;
-        let full = state.bytes.saturating_add(bytes.len()) > state.limit || state.messages.len() >= state.limit;
+        let full =
+            state.bytes.saturating_add(bytes.len()) > state.limit || state.messages.len() >= state.limit;
         if full {
             return Err(Errno::EAGAIN);
         }
@@ -90,7 +91,14 @@ impl Queue {
         Ok(())
     }
     /// Takes a message; `EAGAIN` when there is none of that kind (`ENOMSG` is the caller's business).
-    pub fn receive(&self, ns: &IpcNs, kind: i64, max: usize, flags: u32, who: (&Credentials, u32)) -> SysResult<(i64, Vec<u8>)> {
+    pub fn receive(
+        &self,
+        ns: &IpcNs,
+        kind: i64,
+        max: usize,
+        flags: u32,
+        who: (&Credentials, u32),
+    ) -> SysResult<(i64, Vec<u8>)> {
         let mut state = self.state.lock();
         if state.removed {
             return Err(Errno::EIDRM);

@@ -76,7 +76,14 @@ impl Drop for Attachment {
 }
 
 /// shmget(2).
-pub fn get(ns: &Arc<IpcNs>, frames: &Arc<Frames>, key: i32, size: u64, flags: u32, who: (&Credentials, u32)) -> SysResult<i32> {
+pub fn get(
+    ns: &Arc<IpcNs>,
+    frames: &Arc<Frames>,
+    key: i32,
+    size: u64,
+    flags: u32,
+    who: (&Credentials, u32),
+) -> SysResult<i32> {
     let mut table = ns.shm.lock();
     if let Get::Found(id) = look_up(&table, key, flags)? {
         let segment = table.find(id)?;

@@ -2,9 +2,9 @@
 
 use crate::ipc::IpcNs;
 use crate::process::pid::PidNs;
+use ::net::netns::NetNs;
 use abi::process::CloneFlags;
 use abi::{Errno, SysResult};
-use ::net::netns::NetNs;
 use lock::Ranked;
 use lock::order::Namespaces;
 use std::sync::Arc;

@@ -84,7 +84,12 @@ static FLAGS: [(u32, u32, Register, &str); 12] = [
          adx smap avx512ifma - clflushopt clwb intel_pt avx512pf avx512er avx512cd sha_ni avx512bw avx512vl",
     ),
     (0xd, 1, Register::Eax, "xsaveopt xsavec xgetbv1 xsaves xfd"),
-    (7, 1, Register::Eax, "- - - - avx_vnni avx512_bf16 - cmpccxadd - - fzrm fsrs fsrc - - - - - - - - amx_fp16"),
+    (
+        7,
+        1,
+        Register::Eax,
+        "- - - - avx_vnni avx512_bf16 - cmpccxadd - - fzrm fsrs fsrc - - - - - - - - amx_fp16",
+    ),
     (0x8000_0008, 0, Register::Ebx, "clzero irperf xsaveerptr - rdpru - - - - wbnoinvd"),
     (6, 0, Register::Eax, "dtherm ida arat - pln - pts hwp hwp_notify hwp_act_window hwp_epp hwp_pkg_req"),
     (
@@ -134,7 +139,8 @@ fn flags() -> String {
 }
 
 fn text_of(words: &[u32]) -> String {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).take_while(|byte| *byte != 0).collect();
+    let bytes: Vec<u8> =
+        words.iter().flat_map(|word| word.to_le_bytes()).take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
@@ -245,13 +251,17 @@ mod tests {
         };
         let mut own = String::new();
         one_processor(&mut own, &facts(), 2_000_000, 0, 2);
-        for key in ["vendor_id", "cpu family", "model", "model name", "stepping", "clflush size", "address sizes"] {
+        for key in
+            ["vendor_id", "cpu family", "model", "model name", "stepping", "clflush size", "address sizes"]
+        {
             assert_eq!(of(&own, key), of(&host, key), "{key}");
         }
         assert_eq!(of(&own, "bogomips").as_deref(), Some("4000.00"));
         let keys = |text: &str| -> Vec<String> {
             let lines = text.lines().take_while(|line| !line.is_empty());
-            let keys = lines.filter_map(|line| line.split('\t').next()).map(|key| key.trim_end_matches(':').to_owned());
+            let keys = lines
+                .filter_map(|line| line.split('\t').next())
+                .map(|key| key.trim_end_matches(':').to_owned());
             keys.filter(|key| key != "vmx flags" && key != "TLB size").collect()
         };
         assert_eq!(keys(&own), keys(&host));

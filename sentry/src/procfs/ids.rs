@@ -73,7 +73,8 @@ pub(super) fn setgroups(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8
 fn parse(text: &str) -> SysResult<Vec<(u32, u32, u32)>> {
     let mut lines: Vec<(u32, u32, u32)> = Vec::new();
     for line in text.trim_end_matches('\n').split('\n') {
-        let mut words = line.split_ascii_whitespace().map(|word| word.parse::<u32>().map_err(|_| Errno::EINVAL));
+        let mut words =
+            line.split_ascii_whitespace().map(|word| word.parse::<u32>().map_err(|_| Errno::EINVAL));
         let mut next = || words.next().unwrap_or(Err(Errno::EINVAL));
         let (inside, outside, count) = (next()?, next()?, next()?);
         if words.next().is_some() || count == 0 {
@@ -82,7 +83,8 @@ fn parse(text: &str) -> SysResult<Vec<(u32, u32, u32)>> {
         let end = |first: u32| first.checked_add(count).filter(|_| first != u32::MAX).ok_or(Errno::EINVAL);
         let (inside_end, outside_end) = (end(inside)?, end(outside)?);
         let clash = lines.iter().any(|(a, b, n)| {
-            (*a < inside_end && inside < a.saturating_add(*n)) || (*b < outside_end && outside < b.saturating_add(*n))
+            (*a < inside_end && inside < a.saturating_add(*n))
+                || (*b < outside_end && outside < b.saturating_add(*n))
         });
         if clash || lines.len() >= MAX_EXTENTS {
             return Err(Errno::EINVAL);
@@ -188,7 +190,15 @@ mod tests {
     fn lines_of_a_map() {
         assert_eq!(parse("0 1000 1\n"), Ok(vec![(0, 1000, 1)]));
         assert_eq!(parse("0 1000 1\n1 100000 65536\n"), Ok(vec![(0, 1000, 1), (1, 100_000, 65_536)]));
-        for bad in ["", "0 1000\n", "0 1000 0\n", "0 0 4294967295 1\n", "0 10 5\n4 100 5\n", "0 10 5\n9 12 5\n", "x 1 1"] {
+        for bad in [
+            "",
+            "0 1000\n",
+            "0 1000 0\n",
+            "0 0 4294967295 1\n",
+            "0 10 5\n4 100 5\n",
+            "0 10 5\n9 12 5\n",
+            "x 1 1",
+        ] {
             assert_eq!(parse(bad), Err(Errno::EINVAL), "{bad:?}");
         }
     }

@@ -52,7 +52,8 @@ fn descriptor(name: &[u8]) -> SysResult<Fd> {
 
 fn list_descriptors(subject: &Subject, from: u64, kind: FileType) -> SysResult<Vec<Listed>> {
     let entries = files(subject)?.entries();
-    let numbers = entries.iter().filter_map(|entry| entry.fd.index().ok().and_then(|at| u32::try_from(at).ok()));
+    let numbers =
+        entries.iter().filter_map(|entry| entry.fd.index().ok().and_then(|at| u32::try_from(at).ok()));
     Ok(numbers.filter(|number| u64::from(*number) >= from).map(|number| numbered(number, kind)).collect())
 }
 
@@ -140,8 +141,12 @@ fn fdinfo(subject: &Subject, fd: Fd, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     }
     let place = vfs::anon::location_of(&file);
     let ino = file.attr(by).map_or(0, |attr| attr.ino);
-    let head =
-        format!("pos:\t{}\nflags:\t0{:o}\nmnt_id:\t{}\nino:\t{ino}\n", file.position(), flags.bits(), place.mount.id);
+    let head = format!(
+        "pos:\t{}\nflags:\t0{:o}\nmnt_id:\t{}\nino:\t{ino}\n",
+        file.position(),
+        flags.bits(),
+        place.mount.id
+    );
     let mut out = head.into_bytes();
     file.ops().fdinfo(&mut out);
     Ok(out)
@@ -212,7 +217,9 @@ impl Directory for NsLinks {
     fn list(&self, from: u64, by: &Caller<'_>) -> SysResult<Vec<Listed>> {
         self.0.check(PtraceAccess::Read, by)?;
         let names = (0_u64..).zip(NAMES).filter(|(key, _)| *key >= from);
-        Ok(names.map(|(key, name)| Listed { name: name.as_bytes().to_vec(), kind: FileType::Symlink, key }).collect())
+        Ok(names
+            .map(|(key, name)| Listed { name: name.as_bytes().to_vec(), kind: FileType::Symlink, key })
+            .collect())
     }
 }
 

@@ -194,7 +194,8 @@ fn usage_lines(out: &mut String, usage: &Usage, locked: u64, rollup: bool) {
     let others = usage.resident.saturating_sub(dirty);
     // Who else maps a page is not counted: it weighs whole, as for one owner.
     let pss = usage.resident;
-    let mut lines: Vec<(&str, u64)> = vec![("Rss", usage.resident), ("Pss", pss), ("Pss_Dirty", usage.anonymous)];
+    let mut lines: Vec<(&str, u64)> =
+        vec![("Rss", usage.resident), ("Pss", pss), ("Pss_Dirty", usage.anonymous)];
     if rollup {
         lines.extend([("Pss_Anon", usage.anonymous), ("Pss_File", usage.file), ("Pss_Shmem", usage.shmem)]);
     }

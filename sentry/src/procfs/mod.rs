@@ -15,8 +15,8 @@ mod pids;
 mod status;
 pub mod subject;
 pub mod sysctl;
-mod sysvipc;
 pub(crate) mod system;
+mod sysvipc;
 pub(crate) mod text;
 
 pub use nsfs::NsHandle;

@@ -27,7 +27,9 @@ pub(super) fn mountstats(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u
         // `source point type options 0 0`, of which mountstats says it in words.
         let Some(line) = path::mounts_line(&mount, &fs.root) else { continue };
         let mut words = line.split(|byte| *byte == b' ');
-        let (Some(source), Some(point), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(source), Some(point), Some(kind)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         for part in [b"device ".as_slice(), source, b" mounted on ", point, b" with fstype ", kind, b" \n"] {
             out.extend_from_slice(part);
         }

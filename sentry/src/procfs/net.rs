@@ -4,19 +4,19 @@ use super::subject::Subject;
 use super::text::put;
 use ::net::table::{self, Family};
 use ::net::{Interface, NetNs};
-use std::net::{IpAddr, Ipv4Addr};
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use vfs::Caller;
 use vfs::synthetic::{Directory, Listed, Node};
 
 type Table = fn(&Subject, &Caller<'_>) -> SysResult<Vec<u8>>;
 
-const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+const TCP: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-const UDP: &str =
-    "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
 fn line(text: &str, width: usize) -> Vec<u8> {
@@ -48,7 +48,9 @@ fn unix(ns: &NetNs) -> Vec<u8> {
 /// In the order of names.
 static TABLES: [(&str, Table); 30] = [
     ("anycast6", |_, _| Ok(Vec::new())),
-    ("arp", |_, _| Ok(b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec())),
+    ("arp", |_, _| {
+        Ok(b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec())
+    }),
     ("dev", |subject, _| Ok(dev(&interfaces(subject)?))),
     ("dev_mcast", |_, _| Ok(Vec::new())),
     ("fib_trie", |_, _| Ok(Vec::new())),
@@ -59,7 +61,8 @@ static TABLES: [(&str, Table); 30] = [
     ("ip_tables_names", |_, _| Ok(Vec::new())),
     ("ipv6_route", |_, _| Ok(Vec::new())),
     ("netlink", |_, _| {
-        Ok(b"sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n".to_vec())
+        Ok(b"sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
+            .to_vec())
     }),
     ("netstat", |_, _| Ok(netstat())),
     ("packet", |_, _| Ok(b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".to_vec())),
@@ -73,7 +76,10 @@ static TABLES: [(&str, Table); 30] = [
     ("snmp", |_, _| Ok(snmp())),
     ("snmp6", |_, _| Ok(Vec::new())),
     ("sockstat", |s, _| Ok(sockstat(table::counts(&*ns(s)?)))),
-    ("sockstat6", |_, _| Ok(b"TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0\n".to_vec())),
+    ("sockstat6", |_, _| {
+        Ok(b"TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0\n"
+            .to_vec())
+    }),
     ("tcp", |s, by| rows(TCP, 149, table::tcp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
     ("tcp6", |s, by| rows(TCP6, 0, table::tcp(&*ns(s)?, Family::V6, &by.cred.user_ns))),
     ("udp", |s, by| rows(UDP, 127, table::udp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
@@ -140,7 +146,13 @@ fn if_inet6(interfaces: &[Interface]) -> Vec<u8> {
                 0
             };
             let name = &interface.name;
-            put!(out, "{:032x} {:02x} {:02x} {scope:02x} 80 {name:>8}\n", ip.to_bits(), interface.index, addr.prefix);
+            put!(
+                out,
+                "{:032x} {:02x} {:02x} {scope:02x} 80 {name:>8}\n",
+                ip.to_bits(),
+                interface.index,
+                addr.prefix
+            );
         }
     }
     out.into_bytes()
@@ -152,14 +164,19 @@ fn word(ip: Ipv4Addr) -> u32 {
 }
 
 fn route(interfaces: &[Interface]) -> Vec<u8> {
-    let mut out = line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", 127);
+    let mut out =
+        line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", 127);
     for interface in interfaces.iter().filter(|interface| !interface.is_loopback()) {
         for addr in &interface.addrs {
             let IpAddr::V4(ip) = addr.ip else { continue };
             let mask = u32::MAX.checked_shl(u32::from(32_u8.saturating_sub(addr.prefix))).unwrap_or(0);
             let (net, mask) = (Ipv4Addr::from_bits(ip.to_bits() & mask), Ipv4Addr::from_bits(mask));
-            let text =
-                format!("{}\t{:08X}\t00000000\t0001\t0\t0\t0\t{:08X}\t0\t0\t0", interface.name, word(net), word(mask));
+            let text = format!(
+                "{}\t{:08X}\t00000000\t0001\t0\t0\t0\t{:08X}\t0\t0\t0",
+                interface.name,
+                word(net),
+                word(mask)
+            );
             out.extend(line(&text, 127));
         }
     }
@@ -183,8 +200,16 @@ const SNMP: [(&str, &str, &str); 6] = [
         "RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors",
         "1 200 120000 -1",
     ),
-    ("Udp", "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors", ""),
-    ("UdpLite", "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors", ""),
+    (
+        "Udp",
+        "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors",
+        "",
+    ),
+    (
+        "UdpLite",
+        "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors",
+        "",
+    ),
 ];
 
 fn counters(out: &mut String, name: &str, fields: &str, first: &str) {
@@ -235,7 +260,9 @@ fn protocols() -> Vec<u8> {
     let mut out = String::from(
         "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em\n",
     );
-    for (name, size) in [("UNIX", 1024), ("UDP", 1152), ("TCP", 2240), ("UDPv6", 1344), ("TCPv6", 2432), ("NETLINK", 1088)] {
+    for (name, size) in
+        [("UNIX", 1024), ("UDP", 1152), ("TCP", 2240), ("UDPv6", 1344), ("TCPv6", 2432), ("NETLINK", 1088)]
+    {
         put!(
             out,
             "{name:<9} {size:4} {:6}  {:6}   {:<3} {:6}   {:<4}  {:<10}  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n\n",
@@ -263,7 +290,10 @@ mod tests {
         assert!(dev.ends_with(
             "    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n"
         ));
-        assert_eq!(if_inet6(&[Interface::loopback()]), b"00000000000000000000000000000001 01 80 10 80       lo\n");
+        assert_eq!(
+            if_inet6(&[Interface::loopback()]),
+            b"00000000000000000000000000000001 01 80 10 80       lo\n"
+        );
         let snmp = String::from_utf8(snmp()).unwrap();
         assert!(snmp.contains("Tcp: 1 200 120000 -1 0"));
         let names: Vec<&str> = TABLES.iter().map(|(name, _)| *name).collect();

@@ -1,13 +1,13 @@
 //! nsfs: namespaces as files, behind the links of /proc/pid/ns (namespaces(7), ioctl_ns(2)).
 
-use crate::namespace::{CgroupNs, UtsNs};
 use crate::ipc::IpcNs;
+use crate::namespace::{CgroupNs, UtsNs};
 use crate::process::pid::PidNs;
 use crate::task::Published;
+use ::net::NetNs;
 use abi::fs::{FileType, OpenFlags};
 use abi::process::CloneFlags;
 use abi::{Errno, SysResult, UserAddr};
-use ::net::NetNs;
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
 use vfs::{
@@ -45,18 +45,8 @@ pub enum NsHandle {
 }
 
 /// The links of /proc/pid/ns.
-pub const NAMES: [&str; 10] = [
-    "cgroup",
-    "ipc",
-    "mnt",
-    "net",
-    "pid",
-    "pid_for_children",
-    "time",
-    "time_for_children",
-    "user",
-    "uts",
-];
+pub const NAMES: [&str; 10] =
+    ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"];
 
 impl NsHandle {
     /// The namespace of a task behind a link's name; `None` after its exit, or for an unknown name.
@@ -170,7 +160,8 @@ impl NsHandle {
     }
 }
 
-static MOUNT: LazyLock<Arc<Mount>> = LazyLock::new(|| Mount::of_fs(Arc::new(NsFs), MountFlags::empty(), b"nsfs"));
+static MOUNT: LazyLock<Arc<Mount>> =
+    LazyLock::new(|| Mount::of_fs(Arc::new(NsFs), MountFlags::empty(), b"nsfs"));
 
 struct NsFs;
 struct NsInode(Option<NsHandle>);

@@ -19,7 +19,10 @@ pub(super) struct Processes {
 
 /// A decimal number without leading zeros, as Linux wants names of processes and descriptors.
 pub(super) fn parse_number(name: &[u8]) -> SysResult<u32> {
-    if name.is_empty() || (name.len() > 1 && name.first() == Some(&b'0')) || !name.iter().all(u8::is_ascii_digit) {
+    if name.is_empty()
+        || (name.len() > 1 && name.first() == Some(&b'0'))
+        || !name.iter().all(u8::is_ascii_digit)
+    {
         return Err(Errno::ENOENT);
     }
     std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT)
@@ -85,8 +88,11 @@ impl Directory for Threads {
     fn list(&self, from: u64, _by: &Caller<'_>) -> SysResult<Vec<Listed>> {
         let task = self.0.task().map_err(|_| Errno::ENOENT)?;
         let threads = task.process.threads();
-        let number = |task: &Arc<crate::task::TaskShared>| Arc::clone(&task.published.lock().pid).seen_in(&self.0.view);
-        let mut numbers: Vec<u32> = threads.iter().map(number).filter(|n| *n != 0 && u64::from(*n) >= from).collect();
+        let number = |task: &Arc<crate::task::TaskShared>| {
+            Arc::clone(&task.published.lock().pid).seen_in(&self.0.view)
+        };
+        let mut numbers: Vec<u32> =
+            threads.iter().map(number).filter(|n| *n != 0 && u64::from(*n) >= from).collect();
         numbers.sort_unstable();
         Ok(numbers.into_iter().map(|number| numbered(number, FileType::Directory)).collect())
     }
@@ -177,7 +183,10 @@ static ENTRIES: [Entry; 53] = [
     writable("oom_score_adj", 0o644, status::oom_score_adj, status::set_oom_score_adj),
     writable("loginuid", 0o644, status::loginuid, |_, _, _| Err(Errno::EPERM)),
     text("sessionid", 0o444, status::sessionid),
-    only(Scope::Process, writable("coredump_filter", 0o644, status::coredump_filter, status::set_coredump_filter)),
+    only(
+        Scope::Process,
+        writable("coredump_filter", 0o644, status::coredump_filter, status::set_coredump_filter),
+    ),
     guarded("io", 0o400, status::io),
     writable("uid_map", 0o644, ids::uid_map, ids::set_uid_map),
     writable("gid_map", 0o644, ids::gid_map, ids::set_gid_map),
@@ -275,5 +284,9 @@ pub(super) fn checked_like_fd(node: Node, subject: &Subject) -> Node {
 
 fn may_override(want: Access, by: &Caller<'_>) -> bool {
     let caps = vfs::Capabilities::DAC_OVERRIDE | vfs::Capabilities::DAC_READ_SEARCH;
-    if want.contains(Access::WRITE) { by.cred.has(vfs::Capabilities::DAC_OVERRIDE) } else { by.cred.caps.effective.intersects(caps) }
+    if want.contains(Access::WRITE) {
+        by.cred.has(vfs::Capabilities::DAC_OVERRIDE)
+    } else {
+        by.cred.caps.effective.intersects(caps)
+    }
 }

@@ -30,7 +30,14 @@ struct Relations {
 fn relations(subject: &Subject, task: &TaskShared) -> Relations {
     let tree = subject.kernel.tree.lock();
     let Some(node) = tree.node(task.process.pid.root()) else {
-        return Relations { parent: 0, group: None, session: None, zombie: true, exit_signal: 17, exit_code: 0 };
+        return Relations {
+            parent: 0,
+            group: None,
+            session: None,
+            zombie: true,
+            exit_signal: 17,
+            exit_code: 0,
+        };
     };
     let parent = node.parent.and_then(|parent| tree.node(parent));
     Relations {
@@ -93,7 +100,9 @@ pub(super) fn status(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     put!(out, "State:\t{letter} ({})\n", state_word(letter));
     put!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", task.process.pid.seen_in(view), published.pid.seen_in(view));
     let tracer = task.trace.lock().as_ref().map(|trace| trace.tracer);
-    let tracer = tracer.and_then(|tracer| subject.kernel.root.pid.find(tracer)).map_or(0, |tracer| tracer.seen_in(view));
+    let tracer = tracer
+        .and_then(|tracer| subject.kernel.root.pid.find(tracer))
+        .map_or(0, |tracer| tracer.seen_in(view));
     put!(out, "PPid:\t{}\nTracerPid:\t{tracer}\n", relations.parent);
     let uids = [cred.uid, cred.euid, cred.suid, cred.fsuid].map(|id| ns.show_uid(id));
     let gids = [cred.gid, cred.egid, cred.sgid, cred.fsgid].map(|id| ns.show_gid(id));
@@ -134,7 +143,9 @@ pub(super) fn status(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let marks = published.marks;
     put!(out, "NoNewPrivs:\t{}\n", u8::from(marks.no_new_privs));
     put!(out, "Seccomp:\t{}\nSeccomp_filters:\t{}\n", marks.seccomp_mode, marks.seccomp_filters);
-    out.push_str("Speculation_Store_Bypass:\tthread vulnerable\nSpeculationIndirectBranch:\tconditional enabled\n");
+    out.push_str(
+        "Speculation_Store_Bypass:\tthread vulnerable\nSpeculationIndirectBranch:\tconditional enabled\n",
+    );
     let cpus = subject.kernel.machine.cpus;
     put!(out, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n", cpu_mask(cpus), cpu_list(cpus));
     out.push_str("Mems_allowed:\t1\nMems_allowed_list:\t0\n");
@@ -181,12 +192,21 @@ fn memory_lines(out: &mut String, mm: Option<&Arc<MemoryManager>>) {
 
 /// An estimate: eight bytes a page, and the directories of one small program.
 fn page_tables(mapped: u64) -> u64 {
-    (mapped / PAGE_SIZE).saturating_mul(8).next_multiple_of(PAGE_SIZE).saturating_add(3 * PAGE_SIZE).min(1 << 30)
+    (mapped / PAGE_SIZE)
+        .saturating_mul(8)
+        .next_multiple_of(PAGE_SIZE)
+        .saturating_add(3 * PAGE_SIZE)
+        .min(1 << 30)
 }
 
 fn signal_lines(out: &mut String, task: &TaskShared, published: &Published) {
     let limit = task.process.limits.lock().get(Resource::Sigpending).soft;
-    put!(*out, "SigQ:\t{}/{}\n", task.process.queued_signals.load(Ordering::Relaxed), limit.min(u64::from(u32::MAX)));
+    put!(
+        *out,
+        "SigQ:\t{}/{}\n",
+        task.process.queued_signals.load(Ordering::Relaxed),
+        limit.min(u64::from(u32::MAX))
+    );
     let own = task.pending.lock().set().0;
     let shared = task.process.pending.lock().set().0;
     let (ignored, caught) = published.handlers.sets();
@@ -331,7 +351,8 @@ const LIMITS: [(&str, Resource, &str); 16] = [
 
 pub(super) fn limits(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let limits = *subject.task()?.process.limits.lock();
-    let mut out = String::from("Limit                     Soft Limit           Hard Limit           Units     \n");
+    let mut out =
+        String::from("Limit                     Soft Limit           Hard Limit           Units     \n");
     for (name, resource, unit) in LIMITS {
         out.push_str(&limit_line(name, limits.get(resource), unit));
     }
@@ -358,7 +379,9 @@ pub(super) fn sched(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let number = published.pid.seen_in(&subject.view);
     let mut out = format!("{} ({number}, #threads: {threads})\n{}\n", published.comm_text(), "-".repeat(67));
     put!(out, "{:<45}:{:>21}\n", "se.sum_exec_runtime", format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000));
-    for (name, value) in [("nr_switches", sleeps), ("nr_voluntary_switches", sleeps), ("nr_involuntary_switches", 0)] {
+    for (name, value) in
+        [("nr_switches", sleeps), ("nr_voluntary_switches", sleeps), ("nr_involuntary_switches", 0)]
+    {
         put!(out, "{name:<45}:{value:>21}\n");
     }
     put!(out, "{:<45}:{:>21}\n{:<45}:{:>21}\n", "policy", 0, "prio", 120);
@@ -418,11 +441,16 @@ pub(super) fn sessionid(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>
 }
 pub(super) fn coredump_filter(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let task = subject.task()?;
-    Ok(format!("{:08x}\n", task.process.marks.coredump_filter.load(Ordering::Relaxed) ^ DEFAULT_DUMP).into_bytes())
+    Ok(format!("{:08x}\n", task.process.marks.coredump_filter.load(Ordering::Relaxed) ^ DEFAULT_DUMP)
+        .into_bytes())
 }
 /// Anonymous memory, ELF headers, huge pages.
 const DEFAULT_DUMP: u32 = 0x33;
-pub(super) fn set_coredump_filter(subject: &Subject, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+pub(super) fn set_coredump_filter(
+    subject: &Subject,
+    write: &WriteText<'_>,
+    _by: &Caller<'_>,
+) -> SysResult<()> {
     let text = write.text()?;
     let value = match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),

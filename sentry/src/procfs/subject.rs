@@ -64,7 +64,11 @@ impl Subject {
     /// The thread; `ESRCH` once it has been waited for.
     pub fn task(&self) -> SysResult<Arc<TaskShared>> {
         let task = self.kernel.tasks.get(self.tid).ok_or(Errno::ESRCH)?;
-        if std::ptr::eq(self.process.as_ptr(), Arc::as_ptr(&task.process)) { Ok(task) } else { Err(Errno::ESRCH) }
+        if std::ptr::eq(self.process.as_ptr(), Arc::as_ptr(&task.process)) {
+            Ok(task)
+        } else {
+            Err(Errno::ESRCH)
+        }
     }
     /// A copy of what the thread uses.
     pub fn published(&self) -> SysResult<Published> {
@@ -123,7 +127,7 @@ pub fn may_access(by: &Caller<'_>, target: &TaskShared, _access: PtraceAccess) -
         return Ok(());
     }
     let undumpable = target.process.marks.undumpable.load(Ordering::Relaxed);
-    let covers = Arc::ptr_eq(&by.cred.user_ns, &cred.user_ns)
-        && by.cred.caps.effective.contains(cred.caps.permitted);
+    let covers =
+        Arc::ptr_eq(&by.cred.user_ns, &cred.user_ns) && by.cred.caps.effective.contains(cred.caps.permitted);
     if same && !undumpable && covers { Ok(()) } else { Err(Errno::EPERM) }
 }

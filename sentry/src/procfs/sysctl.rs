@@ -9,14 +9,14 @@ use crate::kernel::Kernel;
 use crate::namespace::{NsProxy, UtsNs};
 use crate::process::pid::PID_MAX;
 use crate::syscalls::system::uname::{RELEASE, VERSION};
+use ::net::NetNs;
 use abi::fs::ModeBits;
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Leaf;
-use ::net::NetNs;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use vfs::event::pipe::PIPE_MAX_SIZE;
 use vfs::synthetic::{Node, SynthInode, WriteText};
 use vfs::{Caller, Capabilities};
@@ -395,10 +395,15 @@ fn computed(
 }
 
 fn uts(kernel: &Kernel, by: &Caller<'_>) -> Arc<UtsNs> {
-    published_reader(kernel, by).map_or_else(|| Arc::clone(&kernel.root.proxy.uts), |reader| Arc::clone(&reader.ns.uts))
+    published_reader(kernel, by)
+        .map_or_else(|| Arc::clone(&kernel.root.proxy.uts), |reader| Arc::clone(&reader.ns.uts))
 }
 
-fn uts_name(kernel: &Arc<Kernel>, get: fn(&UtsNs) -> Vec<u8>, set: fn(&UtsNs, &[u8]) -> SysResult<()>) -> Node {
+fn uts_name(
+    kernel: &Arc<Kernel>,
+    get: fn(&UtsNs) -> Vec<u8>,
+    set: fn(&UtsNs, &[u8]) -> SysResult<()>,
+) -> Node {
     let (reader, writer) = (Arc::clone(kernel), Arc::clone(kernel));
     Node::text_rw(
         0o644,
@@ -438,16 +443,13 @@ fn uuid(random: [u8; 16]) -> String {
 
 fn random_uuid() -> SysResult<String> {
     let mut bytes = [0; 16];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(platform::host::errno)?;
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(platform::host::errno)?;
     if got == bytes.len() { Ok(uuid(bytes)) } else { Err(Errno::EIO) }
 }
 
 /// A number of the memory policy, read and written in place.
-fn policy(
-    kernel: &Arc<Kernel>,
-    get: fn(&Kernel) -> u32,
-    set: fn(&Kernel, u32) -> SysResult<()>,
-) -> Node {
+fn policy(kernel: &Arc<Kernel>, get: fn(&Kernel) -> u32, set: fn(&Kernel, u32) -> SysResult<()>) -> Node {
     let (reader, writer) = (Arc::clone(kernel), Arc::clone(kernel));
     Node::text_rw(
         0o644,
@@ -478,7 +480,8 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
             Ok(())
         }
         "net/ipv4/ip_local_port_range" => {
-            let words: Vec<u32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let words: Vec<u32> =
+                text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
             let &[low, high] = words.as_slice() else { return Err(Errno::EINVAL) };
             if low > high || high > 65535 {
                 return Err(Errno::EINVAL);
@@ -496,7 +499,8 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
 }
 
 fn net_of(kernel: &Kernel, by: &Caller<'_>) -> Arc<NetNs> {
-    published_reader(kernel, by).map_or_else(|| Arc::clone(&kernel.root.proxy.net), |reader| Arc::clone(&reader.ns.net))
+    published_reader(kernel, by)
+        .map_or_else(|| Arc::clone(&kernel.root.proxy.net), |reader| Arc::clone(&reader.ns.net))
 }
 
 /// Values of the caller's network namespace.
@@ -506,7 +510,8 @@ fn net_numbers(kernel: &Arc<Kernel>, max: u32, values: fn(&NetNs) -> Vec<&Atomic
         0o644,
         move |by| {
             let ns = net_of(&reader, by);
-            let shown: Vec<String> = values(&ns).iter().map(|v| v.load(Ordering::Relaxed).to_string()).collect();
+            let shown: Vec<String> =
+                values(&ns).iter().map(|v| v.load(Ordering::Relaxed).to_string()).collect();
             Ok(format!("{}\n", shown.join("\t")).into_bytes())
         },
         move |write, by| {
@@ -545,76 +550,111 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
     let threads = (kernel.machine.memory / (64 << 10)).clamp(1024, u64::from(PID_MAX));
     for name in USER_LIMITS {
         let path = format!("user/{name}");
-        root.dir("user").add(name, stored(kernel, path, Kind::Number(0, i64::MAX), (threads / 2).to_string()));
+        root.dir("user")
+            .add(name, stored(kernel, path, Kind::Number(0, i64::MAX), (threads / 2).to_string()));
     }
     let own = root.dir("kernel");
     let most = Kind::Number(1, i64::from(PID_MAX));
     own.add("threads-max", stored(kernel, "kernel/threads-max".into(), most, threads.to_string()));
-    own.add("pid_max", stored(kernel, "kernel/pid_max".into(), Kind::Number(301, i64::from(PID_MAX)), PID_MAX.to_string()));
+    own.add(
+        "pid_max",
+        stored(kernel, "kernel/pid_max".into(), Kind::Number(301, i64::from(PID_MAX)), PID_MAX.to_string()),
+    );
     own.add("ostype", computed(kernel, |_, _| Ok(b"Linux\n".to_vec())));
     own.add("osrelease", computed(kernel, |_, _| Ok(format!("{RELEASE}\n").into_bytes())));
     own.add("version", computed(kernel, |_, _| Ok(format!("{VERSION}\n").into_bytes())));
     own.add("hostname", uts_name(kernel, |ns| ns.names().nodename, UtsNs::set_nodename));
     own.add("domainname", uts_name(kernel, |ns| ns.names().domainname, UtsNs::set_domainname));
-    own.add("ns_last_pid", computed(kernel, |kernel, by| {
-        let ns = published_reader(kernel, by).and_then(|reader| reader.pid.ns().cloned());
-        Ok(number(ns.map_or(0, |ns| ns.last())))
-    }));
-    let random = own.dir("random");
-    random.add("uuid", computed(kernel, |_, _| Ok(format!("{}\n", random_uuid()?).into_bytes())));
-    random.add("boot_id", computed(kernel, |kernel, _| {
-        let known = kernel.sysctl.0.lock().get("boot_id").cloned();
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let fresh = random_uuid()?;
-                kernel.sysctl.0.lock().entry("boot_id".into()).or_insert(fresh).clone()
-            }
-        };
-        Ok(format!("{id}\n").into_bytes())
-    }));
-    let net = root.dir("net");
-    net.dir("core").add("somaxconn", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.somaxconn]));
-    net.dir("ipv4").add("ip_local_port_range", net_numbers(kernel, 65535, |ns| ns.port_range.iter().collect()));
-    net.dir("ipv4")
-        .add("ip_unprivileged_port_start", net_numbers(kernel, 65535, |ns| vec![&ns.unprivileged_port]));
-    net.dir("unix").add("max_dgram_qlen", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.unix_queue]));
-    let memory = root.dir("vm");
-    memory.add("overcommit_memory", policy(kernel, |k| k.frames.policy().mode(), |k, mode| k.frames.policy().set_mode(mode)));
-    memory.add(
-        "overcommit_ratio",
-        policy(kernel, |k| k.frames.policy().ratio(), |k, percent| {
-            k.frames.policy().set_ratio(percent);
-            Ok(())
+    own.add(
+        "ns_last_pid",
+        computed(kernel, |kernel, by| {
+            let ns = published_reader(kernel, by).and_then(|reader| reader.pid.ns().cloned());
+            Ok(number(ns.map_or(0, |ns| ns.last())))
         }),
     );
-    memory.add("drop_caches", Node::text_rw(0o200, |_| Err(Errno::EINVAL), |write, _| {
-        match write.number::<u32>()? {
-            1..=4 => {
-                vfs::dentry::trim(None);
-                Ok(write.bytes.len())
+    let random = own.dir("random");
+    random.add("uuid", computed(kernel, |_, _| Ok(format!("{}\n", random_uuid()?).into_bytes())));
+    random.add(
+        "boot_id",
+        computed(kernel, |kernel, _| {
+            let known = kernel.sysctl.0.lock().get("boot_id").cloned();
+            let id = match known {
+                Some(id) => id,
+                None => {
+                    let fresh = random_uuid()?;
+                    kernel.sysctl.0.lock().entry("boot_id".into()).or_insert(fresh).clone()
+                }
+            };
+            Ok(format!("{id}\n").into_bytes())
+        }),
+    );
+    let net = root.dir("net");
+    net.dir("core").add("somaxconn", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.somaxconn]));
+    net.dir("ipv4")
+        .add("ip_local_port_range", net_numbers(kernel, 65535, |ns| ns.port_range.iter().collect()));
+    net.dir("ipv4")
+        .add("ip_unprivileged_port_start", net_numbers(kernel, 65535, |ns| vec![&ns.unprivileged_port]));
+    net.dir("unix")
+        .add("max_dgram_qlen", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.unix_queue]));
+    let memory = root.dir("vm");
+    memory.add(
+        "overcommit_memory",
+        policy(kernel, |k| k.frames.policy().mode(), |k, mode| k.frames.policy().set_mode(mode)),
+    );
+    memory.add(
+        "overcommit_ratio",
+        policy(
+            kernel,
+            |k| k.frames.policy().ratio(),
+            |k, percent| {
+                k.frames.policy().set_ratio(percent);
+                Ok(())
+            },
+        ),
+    );
+    memory.add(
+        "drop_caches",
+        Node::text_rw(
+            0o200,
+            |_| Err(Errno::EINVAL),
+            |write, _| match write.number::<u32>()? {
+                1..=4 => {
+                    vfs::dentry::trim(None);
+                    Ok(write.bytes.len())
+                }
+                _ => Err(Errno::EINVAL),
+            },
+        ),
+    );
+    root.dir("fs").add(
+        "file-nr",
+        computed(kernel, |kernel, _| {
+            let tables: Vec<_> = kernel.tree.lock().tasks().cloned().collect();
+            let mut seen: Vec<Arc<crate::files::FdTable>> = Vec::new();
+            for files in tables.iter().filter_map(|task| task.published.lock().files.clone()) {
+                if !seen.iter().any(|known| Arc::ptr_eq(known, &files)) {
+                    seen.push(files);
+                }
             }
-            _ => Err(Errno::EINVAL),
-        }
-    }));
-    root.dir("fs").add("file-nr", computed(kernel, |kernel, _| {
-        let tables: Vec<_> = kernel.tree.lock().tasks().cloned().collect();
-        let mut seen: Vec<Arc<crate::files::FdTable>> = Vec::new();
-        for files in tables.iter().filter_map(|task| task.published.lock().files.clone()) {
-            if !seen.iter().any(|known| Arc::ptr_eq(known, &files)) {
-                seen.push(files);
-            }
-        }
-        let open: usize = seen.iter().map(|files| files.entries().len()).sum();
-        let max = kernel.sysctl.get("fs/file-max").unwrap_or_default();
-        Ok(format!("{open}\t0\t{max}\n").into_bytes())
-    }));
+            let open: usize = seen.iter().map(|files| files.entries().len()).sum();
+            let max = kernel.sysctl.get("fs/file-max").unwrap_or_default();
+            Ok(format!("{open}\t0\t{max}\n").into_bytes())
+        }),
+    );
     root.dir("fs").dir("binfmt_misc");
-    root.dir("fs").add("pipe-max-size", policy(kernel, |_| PIPE_MAX_SIZE.load(Ordering::Relaxed), |_, size| {
-        let size = size.checked_next_power_of_two().filter(|size| *size <= 1 << 31).ok_or(Errno::EINVAL)?;
-        PIPE_MAX_SIZE.store(size.max(4096), Ordering::Relaxed);
-        Ok(())
-    }));
+    root.dir("fs").add(
+        "pipe-max-size",
+        policy(
+            kernel,
+            |_| PIPE_MAX_SIZE.load(Ordering::Relaxed),
+            |_, size| {
+                let size =
+                    size.checked_next_power_of_two().filter(|size| *size <= 1 << 31).ok_or(Errno::EINVAL)?;
+                PIPE_MAX_SIZE.store(size.max(4096), Ordering::Relaxed);
+                Ok(())
+            },
+        ),
+    );
 }
 
 const _: () = assert!(NR_OPEN == 1_048_576, "fs/nr_open");

@@ -51,7 +51,8 @@ fn nanoseconds(time: Duration) -> u64 {
 /// User, system and idle time of the machine, in nanoseconds over all processors.
 pub(crate) fn machine_times(kernel: &Kernel) -> (u64, u64, u64) {
     let (user, system) = busy(kernel);
-    let all = nanoseconds(kernel.boot.started.elapsed()).saturating_mul(u64::from(kernel.machine.cpus.max(1)));
+    let all =
+        nanoseconds(kernel.boot.started.elapsed()).saturating_mul(u64::from(kernel.machine.cpus.max(1)));
     (user, system, all.saturating_sub(user.saturating_add(system)))
 }
 
@@ -116,7 +117,13 @@ pub(super) fn stat(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<u8>>
     let mut out = String::new();
     put!(out, "cpu  {} 0 {} {} 0 0 0 0 0 0\n", ticks(user), ticks(system), ticks(idle));
     for cpu in 0..cpus {
-        put!(out, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n", ticks(user / each), ticks(system / each), ticks(idle / each));
+        put!(
+            out,
+            "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n",
+            ticks(user / each),
+            ticks(system / each),
+            ticks(idle / each)
+        );
     }
     let (running, _) = running(kernel);
     let switches: u64 = {
@@ -312,7 +319,8 @@ pub(super) fn softirqs(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<
         put!(out, "{:<11}", format!("CPU{cpu}"));
     }
     out.push('\n');
-    for name in ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"] {
+    for name in ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
+    {
         put!(out, "{:>12}", format!("{name}:"));
         for _ in 0..cpus {
             put!(out, " {:>10}", 0);
@@ -359,7 +367,10 @@ pub(super) fn zoneinfo(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<
     let (total, free) = (total / PAGE_SIZE, free / PAGE_SIZE);
     let mut out = String::from("Node 0, zone   Normal\n");
     put!(out, "  pages free     {free}\n        boost    0\n        min      0\n        low      0\n");
-    put!(out, "        high     0\n        spanned  {total}\n        present  {total}\n        managed  {total}\n");
+    put!(
+        out,
+        "        high     0\n        spanned  {total}\n        present  {total}\n        managed  {total}\n"
+    );
     Ok(out.into_bytes())
 }
 

@@ -11,9 +11,13 @@ pub(super) fn table(name: &'static str, by: &Caller<'_>) -> Vec<u8> {
     let task = crate::task::current();
     let ns = task.as_ref().map(|task| Arc::clone(&task.published.lock().ns.ipc));
     let mut out = String::from(match name {
-        "msg" => "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
+        "msg" => {
+            "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
+        }
         "sem" => "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
-        _ => "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+        _ => {
+            "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n"
+        }
     });
     if let Some(ns) = ns {
         // Writing to a String cannot fail.
@@ -45,7 +49,10 @@ fn messages(out: &mut String, ns: &IpcNs, by: &Caller<'_>) -> std::fmt::Result {
         let [sender, receiver] = pids.map(|pid| by.task.show_pid(pid));
         let [sent, received, changed] = times;
         let (head, owners) = (head(&perm, id), owners(&perm));
-        writeln!(out, "{head}  {bytes:10} {count:10} {sender:5} {receiver:5} {owners} {sent:10} {received:10} {changed:10}")?;
+        writeln!(
+            out,
+            "{head}  {bytes:10} {count:10} {sender:5} {receiver:5} {owners} {sent:10} {received:10} {changed:10}"
+        )?;
     }
     Ok(())
 }

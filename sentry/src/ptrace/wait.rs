@@ -35,12 +35,16 @@ pub fn look(cx: &Cx<'_>, tree: &mut ProcessTree, which: Which, options: WaitOpti
             }
         };
         let mut slot = task.trace.lock();
-        let Some(trace) = slot.as_mut().filter(|trace| meant && trace.tracer_process == own) else { continue };
+        let Some(trace) = slot.as_mut().filter(|trace| meant && trace.tracer_process == own) else {
+            continue;
+        };
         if options.contains(WaitOptions::NOTHREAD) && trace.tracer != cx.shared.tid() {
             continue;
         }
         any = true;
-        let Some(stop) = trace.stop.as_mut().filter(|stop| !stop.reported && stop.resumed.is_none()) else { continue };
+        let Some(stop) = trace.stop.as_mut().filter(|stop| !stop.reported && stop.resumed.is_none()) else {
+            continue;
+        };
         stop.reported = !options.contains(WaitOptions::NOWAIT);
         let code = stop.code;
         drop(slot);

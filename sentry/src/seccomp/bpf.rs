@@ -36,9 +36,8 @@ pub struct Data {
 
 impl Data {
     fn word(&self, offset: u32) -> u32 {
-        let half = |value: u64, high: bool| {
-            crate::syscalls::args::low32(if high { value >> 32 } else { value })
-        };
+        let half =
+            |value: u64, high: bool| crate::syscalls::args::low32(if high { value >> 32 } else { value });
         let high = offset % 8 == 4;
         match offset {
             0 => self.number,

@@ -162,15 +162,8 @@ pub fn seccomp(cx: &mut Cx<'_>, operation: u32, flags: u32, args: UserAddr) -> C
         SET_MODE_FILTER => install(cx, flags, args),
         GET_ACTION_AVAIL if flags == 0 => {
             let action: u32 = cx.read(UserPtr::new(args))?;
-            let known = [
-                RET_KILL_PROCESS,
-                RET_KILL_THREAD,
-                RET_TRAP,
-                RET_ERRNO,
-                RET_TRACE,
-                RET_LOG,
-                RET_ALLOW,
-            ];
+            let known =
+                [RET_KILL_PROCESS, RET_KILL_THREAD, RET_TRAP, RET_ERRNO, RET_TRACE, RET_LOG, RET_ALLOW];
             if known.contains(&action) { Ok(0) } else { Err(Errno::EOPNOTSUPP.into()) }
         }
         // Without user notification there are no sizes to tell.

@@ -29,7 +29,9 @@ pub fn page() -> String {
     families.sort_unstable();
     families.dedup();
     for family in families {
-        out.push_str(&format!("\n## {family}\n\n| number | call | there | what is missing |\n|---|---|---|---|\n"));
+        out.push_str(&format!(
+            "\n## {family}\n\n| number | call | there | what is missing |\n|---|---|---|---|\n"
+        ));
         for entry in entries.iter().filter(|entry| entry.family() == family) {
             let (number, name, note) = (entry.number, entry.name(), entry.note);
             out.push_str(&format!("| {number} | `{name}` | {} | {note} |\n", word(entry.support)));
@@ -49,7 +51,10 @@ mod tests {
             std::fs::write(path, page()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == page(), "docs/compatibility.md is not what the table says: UPDATE_PAGES=1 writes it");
+        assert!(
+            written == page(),
+            "docs/compatibility.md is not what the table says: UPDATE_PAGES=1 writes it"
+        );
     }
 
     #[test]

@@ -6,27 +6,27 @@
 use super::args::{FromReg, IntoReturn};
 use super::event::poll::PollFd;
 use super::fs::statmount::MntIdReq;
-use super::system::admin::Timex;
-use crate::ipc::mqueue::MqAttr;
 use super::net::message::{MmsgHdr, MsgHdr};
-use super::trace::{Line, Trace};
 use super::security::capability::{Data as CapData, Header as CapHeader};
 use super::sync::futex::FutexWaitv;
-use crate::ipc::sem::Sembuf;
+use super::system::admin::Timex;
 use super::system::info::Sysinfo;
 use super::system::limits::Rlimit;
 use super::system::sched::SchedAttr;
 use super::time::clock::Tms;
 use super::time::timer::Sigevent;
+use super::trace::{Line, Trace};
+use crate::ipc::mqueue::MqAttr;
+use crate::ipc::sem::Sembuf;
 use crate::task::Cx;
+use abi::fs::OpenFlags;
 use abi::process::{Rusage, WaitOptions};
 use abi::siginfo::{SigAction, SigInfo, StackT};
-use mm::{MapFlags, RemapFlags};
-use platform::Prot;
-use abi::fs::OpenFlags;
 use abi::stat::{Iovec, Stat, Statfs, Statx};
 use abi::time::{Itimerspec, Itimerval, Timespec, Timeval};
 use abi::{CallResult, DirFd, Fd, UserAddr, UserCStr, UserPtr};
+use mm::{MapFlags, RemapFlags};
+use platform::Prot;
 
 /// How much of a call is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -43,16 +43,49 @@ pub fn new(kernel: &Arc<Kernel>) -> Arc<SynthFs> {
 }
 
 fn fill(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
-    for name in ["block", "bus", "class", "dev/block", "dev/char", "devices", "firmware", "fs", "hypervisor", "kernel", "module", "power"] {
+    for name in [
+        "block",
+        "bus",
+        "class",
+        "dev/block",
+        "dev/char",
+        "devices",
+        "firmware",
+        "fs",
+        "hypervisor",
+        "kernel",
+        "module",
+        "power",
+    ] {
         path(root, name);
     }
     path(root, "fs/cgroup");
-    for name in ["cpu", "clockevents", "clocksource", "event_source", "memory", "node", "pci", "platform", "usb"] {
+    for name in
+        ["cpu", "clockevents", "clocksource", "event_source", "memory", "node", "pci", "platform", "usb"]
+    {
         let bus = path(root, "bus").dir(name);
         bus.dir("devices");
         bus.dir("drivers");
     }
-    for name in ["bdi", "block", "dmi", "drm", "graphics", "hwmon", "input", "leds", "mem", "misc", "net", "powercap", "power_supply", "rtc", "thermal", "tty", "vc"] {
+    for name in [
+        "bdi",
+        "block",
+        "dmi",
+        "drm",
+        "graphics",
+        "hwmon",
+        "input",
+        "leds",
+        "mem",
+        "misc",
+        "net",
+        "powercap",
+        "power_supply",
+        "rtc",
+        "thermal",
+        "tty",
+        "vc",
+    ] {
         path(root, "class").dir(name);
     }
     devices(kernel, root);
@@ -186,9 +219,15 @@ fn node(kernel: &Arc<Kernel>, nodes: &Arc<SynthInode>) {
     fixed(&zero, "distance", "10\n");
     let owner = Arc::clone(kernel);
     zero.text("meminfo", move |_| Ok(node_meminfo(&owner)));
-    fixed(&zero, "numastat", "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\nlocal_node 0\nother_node 0\n");
+    fixed(
+        &zero,
+        "numastat",
+        "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\nlocal_node 0\nother_node 0\n",
+    );
     let owner = Arc::clone(kernel);
-    zero.text("vmstat", move |_| Ok(format!("nr_free_pages {}\n", system::memory(&owner).1 / PAGE_SIZE).into_bytes()));
+    zero.text("vmstat", move |_| {
+        Ok(format!("nr_free_pages {}\n", system::memory(&owner).1 / PAGE_SIZE).into_bytes())
+    });
     for cpu in 0..cpus {
         link(&zero, &format!("cpu{cpu}"), &format!("../../cpu/cpu{cpu}"));
     }
@@ -251,7 +290,9 @@ fn memory_blocks(kernel: &Arc<Kernel>, dir: &Arc<SynthInode>) {
     let blocks = kernel.machine.memory.div_ceil(0x800_0000).min(64);
     for block in 0..blocks {
         let one = dir.dir(format!("memory{block}"));
-        for (name, text) in [("online", "1\n"), ("removable", "0\n"), ("state", "online\n"), ("valid_zones", "none\n")] {
+        for (name, text) in
+            [("online", "1\n"), ("removable", "0\n"), ("state", "online\n"), ("valid_zones", "none\n")]
+        {
             fixed(&one, name, text);
         }
         fixed(&one, "phys_index", format!("{block:08x}\n"));
@@ -279,7 +320,14 @@ fn memory_of_kernel(root: &Arc<SynthInode>) {
     refusing(&huge, "use_zero_page", "1\n");
     fixed(&huge, "hpage_pmd_size", "2097152\n");
     let collapse = huge.dir("khugepaged");
-    for (name, text) in [("defrag", "1\n"), ("max_ptes_none", "511\n"), ("max_ptes_swap", "64\n"), ("pages_collapsed", "0\n"), ("pages_to_scan", "4096\n"), ("scan_sleep_millisecs", "10000\n")] {
+    for (name, text) in [
+        ("defrag", "1\n"),
+        ("max_ptes_none", "511\n"),
+        ("max_ptes_swap", "64\n"),
+        ("pages_collapsed", "0\n"),
+        ("pages_to_scan", "4096\n"),
+        ("scan_sleep_millisecs", "10000\n"),
+    ] {
         refusing(&collapse, name, text);
     }
     huge_pages(&mm.dir("hugepages"));

@@ -42,7 +42,8 @@ pub fn chmod(at: &Location, mode: ModeBits, by: &Caller<'_>) -> SysResult<()> {
         return Err(Errno::EPERM);
     }
     let mut perm = mode & 0o7777;
-    if perm & SGID != 0 && !by.cred.in_group(attr.gid) && !capable_over(by.cred, &attr, Capabilities::FSETID) {
+    if perm & SGID != 0 && !by.cred.in_group(attr.gid) && !capable_over(by.cred, &attr, Capabilities::FSETID)
+    {
         perm &= !SGID;
     }
     inode.set_attr(&AttrChange { perm: Some(perm), ..AttrChange::default() }, by)?;
@@ -198,8 +199,7 @@ pub fn read_link(walk: &Walk<'_>, at: &Location) -> SysResult<Vec<u8>> {
             let place = match target.downcast_ref::<Location>() {
                 Some(place) => place.clone(),
                 None => {
-                    let file =
-                        target.downcast::<crate::file::OpenFile>().map_err(|_| Errno::EINVAL)?;
+                    let file = target.downcast::<crate::file::OpenFile>().map_err(|_| Errno::EINVAL)?;
                     crate::anon::location_of(&file)
                 }
             };

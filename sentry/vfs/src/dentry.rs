@@ -48,7 +48,12 @@ impl std::fmt::Debug for Dentry {
 }
 
 impl Dentry {
-    fn build(inode: Option<Arc<dyn Inode>>, parent: Option<Arc<Dentry>>, name: Arc<[u8]>, super_id: u64) -> Dentry {
+    fn build(
+        inode: Option<Arc<dyn Inode>>,
+        parent: Option<Arc<Dentry>>,
+        name: Arc<[u8]>,
+        super_id: u64,
+    ) -> Dentry {
         let kind = inode.as_ref().map(|i| i.kind());
         let hint = match (&inode, kind) {
             (Some(i), Some(FileType::Directory)) => i.child_hint(),
@@ -374,7 +379,8 @@ struct Clock {
     hand: usize,
 }
 
-static CLOCK: Ranked<order::Leaf, Clock> = Ranked::new(Clock { slots: Vec::new(), free: Vec::new(), hand: 0 });
+static CLOCK: Ranked<order::Leaf, Clock> =
+    Ranked::new(Clock { slots: Vec::new(), free: Vec::new(), hand: 0 });
 
 fn cache(dentry: &Arc<Dentry>) {
     let mut clock = CLOCK.lock();

@@ -87,10 +87,7 @@ impl InodeShared {
         self.slot.lock().clone()
     }
     /// The content of the slot, filled by `make` when empty.
-    pub fn slot_or(
-        &self,
-        make: impl FnOnce() -> Arc<dyn Any + Send + Sync>,
-    ) -> Arc<dyn Any + Send + Sync> {
+    pub fn slot_or(&self, make: impl FnOnce() -> Arc<dyn Any + Send + Sync>) -> Arc<dyn Any + Send + Sync> {
         Arc::clone(self.slot.lock().get_or_insert_with(make))
     }
     /// Replaces the content of the slot.

@@ -30,9 +30,9 @@ pub mod path;
 pub mod perm;
 pub mod propagation;
 pub mod remote;
+pub mod synthetic;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod synthetic;
 #[cfg(test)]
 mod tests;
 pub mod tmpfs;

@@ -184,8 +184,7 @@ impl InodeLocks {
                 }
                 lists.flock.swap_remove(held);
             }
-            let free =
-                lists.flock.iter().all(|f| f.kind == LockKind::Shared && kind == LockKind::Shared);
+            let free = lists.flock.iter().all(|f| f.kind == LockKind::Shared && kind == LockKind::Shared);
             if free {
                 lists.flock.push(Flock { file, kind, pid });
             }

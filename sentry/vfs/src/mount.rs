@@ -366,7 +366,12 @@ impl std::fmt::Debug for MountNamespace {
 impl MountNamespace {
     /// A namespace around a tree of mounts that hangs nowhere.
     #[must_use]
-    pub fn new(ino: u64, user_ns: Arc<UserNamespace>, vfs: Arc<Vfs>, root: Arc<Mount>) -> Arc<MountNamespace> {
+    pub fn new(
+        ino: u64,
+        user_ns: Arc<UserNamespace>,
+        vfs: Arc<Vfs>,
+        root: Arc<Mount>,
+    ) -> Arc<MountNamespace> {
         let _change = change();
         MountNamespace::around(ino, user_ns, vfs, root)
     }

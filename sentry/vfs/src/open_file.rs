@@ -113,7 +113,11 @@ impl OpenFile {
     fn build(ops: Arc<dyn FileOps>, flags: OpenFlags, location: Option<Location>) -> OpenFile {
         // Flags of the open itself are not status flags.
         let kept = flags
-            - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC | OpenFlags::CLOEXEC);
+            - (OpenFlags::CREAT
+                | OpenFlags::EXCL
+                | OpenFlags::NOCTTY
+                | OpenFlags::TRUNC
+                | OpenFlags::CLOEXEC);
         OpenFile {
             seekable: ops.is_seekable(),
             regular: location.as_ref().and_then(Location::kind) == Some(FileType::Regular),
@@ -364,7 +368,8 @@ impl OpenFile {
         if !self.regular {
             return self.ops.write(io, src, by);
         }
-        let start = if io.append && by.task.file_size_limit() != u64::MAX { self.attr(by)?.size } else { io.offset };
+        let start =
+            if io.append && by.task.file_size_limit() != u64::MAX { self.attr(by)?.size } else { io.offset };
         let room = self.size_limit(src, start, by)?;
         self.drop_set_id(by)?;
         if room < src.remaining() {

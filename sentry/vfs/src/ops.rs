@@ -15,8 +15,8 @@ use lock::{Ranked, order};
 use std::sync::Arc;
 
 pub use crate::attr_ops::{
-    access, chmod, chown, chown_at, get_xattr, list_xattr, read_link, remove_xattr, set_xattr, statfs, truncate,
-    utimens, without_set_id,
+    access, chmod, chown, chown_at, get_xattr, list_xattr, read_link, remove_xattr, set_xattr, statfs,
+    truncate, utimens, without_set_id,
 };
 pub use crate::mount_ops::{mount, pivot_root, umount};
 pub use crate::open::{open, open_location, reopen};
@@ -34,12 +34,7 @@ pub(crate) fn may_change(dir: &Location, by: &Caller<'_>) -> SysResult<Attr> {
 }
 
 /// Mode and owner of a new node: umask, set-gid directories.
-pub(crate) fn new_owner(
-    dir: &Attr,
-    kind: FileType,
-    perm: ModeBits,
-    by: &Caller<'_>,
-) -> (ModeBits, Owner) {
+pub(crate) fn new_owner(dir: &Attr, kind: FileType, perm: ModeBits, by: &Caller<'_>) -> (ModeBits, Owner) {
     let mut perm = if kind == FileType::Symlink { 0o777 } else { perm & 0o7777 & !by.umask };
     let mut gid = by.cred.fsgid;
     if dir.perm & 0o2000 != 0 {
@@ -174,7 +169,12 @@ fn is_mountpoint(walk: &Walk<'_>, dentry: &Arc<Dentry>) -> bool {
 }
 
 /// What removal asks of a child: permission, sticky, type.
-fn may_delete(dir: &Location, child: &Arc<Dentry>, want_dir: Option<WantDir>, by: &Caller<'_>) -> SysResult<()> {
+fn may_delete(
+    dir: &Location,
+    child: &Arc<Dentry>,
+    want_dir: Option<WantDir>,
+    by: &Caller<'_>,
+) -> SysResult<()> {
     let dir_attr = may_change(dir, by)?;
     let attr = child.inode()?.attr(by)?;
     perm::check_sticky(&dir_attr, &attr, by)?;

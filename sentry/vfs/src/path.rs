@@ -60,7 +60,8 @@ pub fn show(at: &Location, root: &Location) -> Shown {
     let deleted = at.dentry.is_dead();
     // Pipes, sockets, memfds: their root dentry carries the whole name.
     let own = here.dentry.name();
-    let mut text = if !own.is_empty() && here.dentry.parent().is_none() { own.to_vec() } else { join(&parts) };
+    let mut text =
+        if !own.is_empty() && here.dentry.parent().is_none() { own.to_vec() } else { join(&parts) };
     if deleted {
         text.extend_from_slice(b" (deleted)");
     }

@@ -52,13 +52,21 @@ pub fn check_attr(cred: &Credentials, attr: &Attr, want: Access) -> SysResult<()
         if !want.contains(Access::WRITE) && capable_over(cred, attr, Capabilities::DAC_READ_SEARCH) {
             return Ok(());
         }
-        return if capable_over(cred, attr, Capabilities::DAC_OVERRIDE) { Ok(()) } else { Err(Errno::EACCES) };
+        return if capable_over(cred, attr, Capabilities::DAC_OVERRIDE) {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        };
     }
     if want == Access::READ && capable_over(cred, attr, Capabilities::DAC_READ_SEARCH) {
         return Ok(());
     }
     let may_execute = !want.contains(Access::EXEC) || attr.perm & 0o111 != 0;
-    if may_execute && capable_over(cred, attr, Capabilities::DAC_OVERRIDE) { Ok(()) } else { Err(Errno::EACCES) }
+    if may_execute && capable_over(cred, attr, Capabilities::DAC_OVERRIDE) {
+        Ok(())
+    } else {
+        Err(Errno::EACCES)
+    }
 }
 
 /// Whether the caller may search any directory of its namespace: no look at the mode is needed.

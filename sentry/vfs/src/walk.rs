@@ -354,17 +354,15 @@ impl<'a> Walk<'a> {
             return Err(Errno::EXDEV);
         }
         // Somebody moved the directory out from under the fence while we climbed.
-        if self.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT) && !path::is_below(&here, self.fence()) {
+        if self.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT)
+            && !path::is_below(&here, self.fence())
+        {
             return Err(Errno::EAGAIN);
         }
         Ok(here)
     }
 
-    fn jump(
-        &self,
-        target: &Arc<dyn std::any::Any + Send + Sync>,
-        from: &Location,
-    ) -> SysResult<Location> {
+    fn jump(&self, target: &Arc<dyn std::any::Any + Send + Sync>, from: &Location) -> SysResult<Location> {
         if self.resolve.intersects(Resolve::NO_MAGICLINKS) {
             return Err(Errno::ELOOP);
         }

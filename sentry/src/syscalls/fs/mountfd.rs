@@ -58,7 +58,12 @@ impl FileOps for FsConfig {
     fn as_any(&self) -> &dyn Any {
         self
     }
-    fn read(&self, _io: &vfs::Io<'_>, _dst: &mut dyn mm::GuestSink, _by: &vfs::Caller<'_>) -> SysResult<usize> {
+    fn read(
+        &self,
+        _io: &vfs::Io<'_>,
+        _dst: &mut dyn mm::GuestSink,
+        _by: &vfs::Caller<'_>,
+    ) -> SysResult<usize> {
         // The log of messages is empty.
         Err(Errno::ENODATA)
     }
@@ -136,7 +141,14 @@ pub fn fspick(cx: &mut Cx<'_>, dirfd: DirFd, path: UserCStr, flags: u32) -> Call
 }
 
 /// fsconfig(2).
-pub fn fsconfig(cx: &mut Cx<'_>, fd: Fd, command: u32, key: UserCStr, value: UserAddr, aux: i32) -> CallResult<()> {
+pub fn fsconfig(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    command: u32,
+    key: UserCStr,
+    value: UserAddr,
+    aux: i32,
+) -> CallResult<()> {
     const SET_FLAG: u32 = 0;
     const SET_STRING: u32 = 1;
     const CMD_CREATE: u32 = 6;
@@ -162,7 +174,8 @@ pub fn fsconfig(cx: &mut Cx<'_>, fd: Fd, command: u32, key: UserCStr, value: Use
             match key.as_slice() {
                 b"ro" => options.read_only = true,
                 b"rw" => options.read_only = false,
-                b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand" | b"silent" => {}
+                b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand"
+                | b"silent" => {}
                 _ => options.data.push(key),
             }
             Ok(())
@@ -383,7 +396,8 @@ pub fn mount_setattr(
         return Ok(());
     }
     may_mount(cx)?;
-    if (attr.set | attr.clear) & !(ATTR_KNOWN | ATTR_IDMAP) != 0 || (attr.set | attr.clear) & ATTR_IDMAP != 0 {
+    if (attr.set | attr.clear) & !(ATTR_KNOWN | ATTR_IDMAP) != 0 || (attr.set | attr.clear) & ATTR_IDMAP != 0
+    {
         return Err(Errno::EINVAL.into());
     }
     let atime = if attr.clear & ATTR_ATIME == ATTR_ATIME {

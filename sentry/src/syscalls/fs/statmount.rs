@@ -119,7 +119,13 @@ fn attr_of(flags: MountFlags) -> u64 {
 }
 
 /// statmount(2).
-pub fn statmount(cx: &mut Cx<'_>, req: UserPtr<MntIdReq>, buf: UserAddr, size: usize, flags: u32) -> CallResult<()> {
+pub fn statmount(
+    cx: &mut Cx<'_>,
+    req: UserPtr<MntIdReq>,
+    buf: UserAddr,
+    size: usize,
+    flags: u32,
+) -> CallResult<()> {
     only(flags, 0)?;
     let req = request(cx, req)?;
     let fs = cx.fs().snapshot();
@@ -202,7 +208,13 @@ pub fn statmount(cx: &mut Cx<'_>, req: UserPtr<MntIdReq>, buf: UserAddr, size: u
 }
 
 /// listmount(2): the mounts below one, by their unique ids.
-pub fn listmount(cx: &mut Cx<'_>, req: UserPtr<MntIdReq>, out: UserPtr<u64>, count: usize, flags: u32) -> CallResult<usize> {
+pub fn listmount(
+    cx: &mut Cx<'_>,
+    req: UserPtr<MntIdReq>,
+    out: UserPtr<u64>,
+    count: usize,
+    flags: u32,
+) -> CallResult<usize> {
     const REVERSE: u32 = 1;
     const MOST: usize = 1_000_000;
     only(flags, REVERSE)?;
@@ -260,7 +272,12 @@ pub fn name_to_handle_at(
 }
 
 /// open_by_handle_at(2).
-pub fn open_by_handle_at(cx: &mut Cx<'_>, mount_fd: Fd, handle: UserPtr<[u32; 2]>, _flags: u32) -> CallResult<Fd> {
+pub fn open_by_handle_at(
+    cx: &mut Cx<'_>,
+    mount_fd: Fd,
+    handle: UserPtr<[u32; 2]>,
+    _flags: u32,
+) -> CallResult<Fd> {
     if !cx.cred().has_in(Capabilities::DAC_READ_SEARCH, &cx.kernel().root.user) {
         return Err(Errno::EPERM.into());
     }

@@ -40,13 +40,20 @@ fn name(cx: &Cx<'_>, name: UserCStr) -> SysResult<Vec<u8>> {
 }
 
 /// mq_open(2).
-pub fn mq_open(cx: &mut Cx<'_>, path: UserCStr, flags: OpenFlags, mode: u32, attr: UserPtr<MqAttr>) -> CallResult<Fd> {
+pub fn mq_open(
+    cx: &mut Cx<'_>,
+    path: UserCStr,
+    flags: OpenFlags,
+    mode: u32,
+    attr: UserPtr<MqAttr>,
+) -> CallResult<Fd> {
     let attr = if attr.is_null() { None } else { Some(cx.read(attr)?) };
     let name = name(cx, path)?;
     if flags.bits() & 3 == 3 {
         return Err(Errno::EINVAL.into());
     }
-    let known = OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NONBLOCK;
+    let known =
+        OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NONBLOCK;
     let limit = cx.shared.process.limits.lock().get(Resource::Msgqueue).soft;
     let queues = Arc::clone(&cx.owned.ns.ipc.mqueues);
     let tid = cx.shared.tid();

@@ -16,7 +16,13 @@ pub fn msgget(cx: &mut Cx<'_>, key: i32, flags: u32) -> CallResult<i32> {
 }
 
 /// Sleeps until `attempt` gives something; these calls are never restarted after a handler (signal(7)).
-fn wait<T>(cx: &Cx<'_>, queue: &Queue, flags: u32, empty: Errno, attempt: impl FnMut() -> SysResult<T>) -> CallResult<T> {
+fn wait<T>(
+    cx: &Cx<'_>,
+    queue: &Queue,
+    flags: u32,
+    empty: Errno,
+    attempt: impl FnMut() -> SysResult<T>,
+) -> CallResult<T> {
     let mut attempt = attempt;
     if flags & NOWAIT != 0 {
         return attempt().map_err(|errno| if errno == Errno::EAGAIN { empty } else { errno }.into());
@@ -46,7 +52,14 @@ pub fn msgsnd(cx: &mut Cx<'_>, id: i32, message: UserAddr, len: usize, flags: u3
 }
 
 /// msgrcv(2).
-pub fn msgrcv(cx: &mut Cx<'_>, id: i32, message: UserAddr, len: usize, kind: i64, flags: u32) -> CallResult<usize> {
+pub fn msgrcv(
+    cx: &mut Cx<'_>,
+    id: i32,
+    message: UserAddr,
+    len: usize,
+    kind: i64,
+    flags: u32,
+) -> CallResult<usize> {
     const COPY: u32 = 0o40000;
     const EXCEPT: u32 = 0o20000;
     if i64::try_from(len).is_err() {

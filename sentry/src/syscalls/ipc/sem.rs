@@ -29,11 +29,8 @@ pub fn semtimedop(
     count: usize,
     timeout: UserPtr<Timespec>,
 ) -> CallResult<()> {
-    let deadline = if timeout.is_null() {
-        None
-    } else {
-        Instant::now().checked_add(cx.read(timeout)?.to_duration()?)
-    };
+    let deadline =
+        if timeout.is_null() { None } else { Instant::now().checked_add(cx.read(timeout)?.to_duration()?) };
     operate(cx, id, ops, count, deadline)
 }
 

@@ -92,7 +92,13 @@ pub fn munlockall(cx: &mut Cx<'_>) -> CallResult<()> {
 }
 
 /// pkey_mprotect(2): without protection keys only key -1 exists.
-pub fn pkey_mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: platform::Prot, key: i32) -> CallResult<()> {
+pub fn pkey_mprotect(
+    cx: &mut Cx<'_>,
+    addr: UserAddr,
+    len: u64,
+    prot: platform::Prot,
+    key: i32,
+) -> CallResult<()> {
     if key != -1 {
         return Err(Errno::EINVAL.into());
     }

@@ -22,7 +22,8 @@ pub fn mmap(
     fd: Fd,
     offset: u64,
 ) -> CallResult<UserAddr> {
-    let file = if flags.contains(MapFlags::ANONYMOUS) { None } else { Some(map_file(cx, prot, flags, fd, offset)?) };
+    let file =
+        if flags.contains(MapFlags::ANONYMOUS) { None } else { Some(map_file(cx, prot, flags, fd, offset)?) };
     let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
     Ok(cx.mm().mmap(MmapArgs { addr, len, prot, flags, file, name: VmaName::None })?)
 }

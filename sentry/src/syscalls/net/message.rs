@@ -178,7 +178,13 @@ fn element(list: UserPtr<MmsgHdr>, at: u32) -> SysResult<UserPtr<MmsgHdr>> {
 }
 
 /// sendmmsg(2): an error after the first message ends the call with the count.
-pub fn sendmmsg(cx: &mut Cx<'_>, fd: Fd, list: UserPtr<MmsgHdr>, count: u32, raw_flags: u32) -> CallResult<u32> {
+pub fn sendmmsg(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    list: UserPtr<MmsgHdr>,
+    count: u32,
+    raw_flags: u32,
+) -> CallResult<u32> {
     let file = file(cx, fd)?;
     sockets::of(&file)?;
     let mut done = 0;

@@ -26,7 +26,14 @@ pub fn getsockopt(
 }
 
 /// setsockopt(2).
-pub fn setsockopt(cx: &mut Cx<'_>, fd: Fd, level: i32, name: i32, value: UserAddr, len: i32) -> CallResult<()> {
+pub fn setsockopt(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    level: i32,
+    name: i32,
+    value: UserAddr,
+    len: i32,
+) -> CallResult<()> {
     let file = file(cx, fd)?;
     let socket = sockets::of(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;

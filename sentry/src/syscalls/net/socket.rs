@@ -84,7 +84,13 @@ pub fn accept(cx: &mut Cx<'_>, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> Cal
 }
 
 /// accept4(2).
-pub fn accept4(cx: &mut Cx<'_>, fd: Fd, addr: UserAddr, len: UserPtr<i32>, flags: OpenFlags) -> CallResult<Fd> {
+pub fn accept4(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    addr: UserAddr,
+    len: UserPtr<i32>,
+    flags: OpenFlags,
+) -> CallResult<Fd> {
     if !(OpenFlags::NONBLOCK | OpenFlags::CLOEXEC).contains(flags) {
         return Err(Errno::EINVAL.into());
     }

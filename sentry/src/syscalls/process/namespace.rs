@@ -19,7 +19,8 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> CallResult<()> {
         | CloneFlags::THREAD
         | CloneFlags::SIGHAND
         | CloneFlags::VM;
-    let mut flags = CloneFlags::from_bits(flags).filter(|flags| known.contains(*flags)).ok_or(Errno::EINVAL)?;
+    let mut flags =
+        CloneFlags::from_bits(flags).filter(|flags| known.contains(*flags)).ok_or(Errno::EINVAL)?;
     let alone = cx.shared.process.state.lock().live <= 1;
     if flags.contains(CloneFlags::NEWUSER) {
         flags |= CloneFlags::THREAD | CloneFlags::FS;

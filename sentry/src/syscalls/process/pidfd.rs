@@ -3,8 +3,8 @@
 use crate::files::OnExec;
 use crate::process::limits::Resource;
 use crate::process::pidfd;
-use crate::syscalls::signal::send::{check_user_info, may_signal};
 use crate::signal::send as deliver;
+use crate::syscalls::signal::send::{check_user_info, may_signal};
 use crate::task::Cx;
 use abi::fs::OpenFlags;
 use abi::siginfo::{SigInfo, code};
@@ -42,7 +42,13 @@ pub fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> CallResult<Fd> {
 }
 
 /// pidfd_send_signal(2).
-pub fn pidfd_send_signal(cx: &mut Cx<'_>, fd: Fd, signal: u32, info: UserPtr<SigInfo>, flags: u32) -> CallResult<()> {
+pub fn pidfd_send_signal(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    signal: u32,
+    info: UserPtr<SigInfo>,
+    flags: u32,
+) -> CallResult<()> {
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }

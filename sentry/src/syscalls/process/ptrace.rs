@@ -239,7 +239,11 @@ fn inspect(cx: &mut Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, dat
     Ok(0)
 }
 
-fn memory<T>(cx: &Cx<'_>, task: &TaskShared, act: impl FnOnce(&mm::MemoryManager) -> SysResult<T>) -> SysResult<T> {
+fn memory<T>(
+    cx: &Cx<'_>,
+    task: &TaskShared,
+    act: impl FnOnce(&mm::MemoryManager) -> SysResult<T>,
+) -> SysResult<T> {
     with_stop(cx, task, |_| Ok(()))?;
     let mm = task.published.lock().mm.clone().ok_or(Errno::ESRCH)?;
     act(&mm)

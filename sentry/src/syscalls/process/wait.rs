@@ -1,7 +1,7 @@
 //! wait4(2), waitid(2).
 
 use crate::process::wait::{self, Waited, Which};
-use crate::process::{pidfd, exit::ticks};
+use crate::process::{exit::ticks, pidfd};
 use crate::task::Cx;
 use abi::process::{Rusage, WaitOptions};
 use abi::siginfo::SigInfo;

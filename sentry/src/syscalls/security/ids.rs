@@ -30,7 +30,12 @@ pub fn getegid(cx: &mut Cx<'_>) -> CallResult<u32> {
 }
 
 /// getresuid(2).
-pub fn getresuid(cx: &mut Cx<'_>, real: UserPtr<u32>, eff: UserPtr<u32>, saved: UserPtr<u32>) -> CallResult<()> {
+pub fn getresuid(
+    cx: &mut Cx<'_>,
+    real: UserPtr<u32>,
+    eff: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> CallResult<()> {
     let cred = Arc::clone(cx.cred());
     let show = |id| cred.user_ns.show_uid(id);
     cx.write(real, &show(cred.uid))?;
@@ -38,7 +43,12 @@ pub fn getresuid(cx: &mut Cx<'_>, real: UserPtr<u32>, eff: UserPtr<u32>, saved: 
     Ok(cx.write(saved, &show(cred.suid))?)
 }
 /// getresgid(2).
-pub fn getresgid(cx: &mut Cx<'_>, real: UserPtr<u32>, eff: UserPtr<u32>, saved: UserPtr<u32>) -> CallResult<()> {
+pub fn getresgid(
+    cx: &mut Cx<'_>,
+    real: UserPtr<u32>,
+    eff: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> CallResult<()> {
     let cred = Arc::clone(cx.cred());
     let show = |id| cred.user_ns.show_gid(id);
     cx.write(real, &show(cred.gid))?;
@@ -49,7 +59,8 @@ pub fn getresgid(cx: &mut Cx<'_>, real: UserPtr<u32>, eff: UserPtr<u32>, saved: 
 /// Puts new credentials in force, with the capability changes that follow from ids (capabilities(7)).
 pub fn commit(cx: &mut Cx<'_>, mut new: Credentials) {
     let old = Arc::clone(cx.cred());
-    let changed = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
+    let changed =
+        new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
     if new.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
         fix_up(&old, &mut new);
     }
@@ -262,7 +273,8 @@ pub fn getgroups(cx: &mut Cx<'_>, size: i32, list: UserPtr<u32>) -> CallResult<u
     if size < cred.groups.len() {
         return Err(Errno::EINVAL.into());
     }
-    let bytes: Vec<u8> = cred.groups.iter().flat_map(|gid| cred.user_ns.show_gid(*gid).to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        cred.groups.iter().flat_map(|gid| cred.user_ns.show_gid(*gid).to_le_bytes()).collect();
     cx.mm().write_bytes(list.addr(), &bytes)?;
     Ok(cred.groups.len())
 }

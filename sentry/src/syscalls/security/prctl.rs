@@ -52,7 +52,9 @@ pub fn prctl(cx: &mut Cx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5
             }
             cx.shared.death_signal.store(number, relaxed);
         }
-        GET_PDEATHSIG => cx.write(UserPtr::new(UserAddr::new(arg2)), &cx.shared.death_signal.load(relaxed))?,
+        GET_PDEATHSIG => {
+            cx.write(UserPtr::new(UserAddr::new(arg2)), &cx.shared.death_signal.load(relaxed))?
+        }
         GET_DUMPABLE => return Ok(u64::from(!marks.undumpable.load(relaxed))),
         SET_DUMPABLE => {
             only_if(arg2 <= 1)?;
@@ -62,7 +64,8 @@ pub fn prctl(cx: &mut Cx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5
         SET_KEEPCAPS => {
             only_if(arg2 <= 1)?;
             let mut new = Credentials::clone(cx.cred());
-            new.securebits = (new.securebits & !SECBIT_KEEP_CAPS) | if arg2 == 1 { SECBIT_KEEP_CAPS } else { 0 };
+            new.securebits =
+                (new.securebits & !SECBIT_KEEP_CAPS) | if arg2 == 1 { SECBIT_KEEP_CAPS } else { 0 };
             replace(cx, new);
         }
         GET_TIMING => {}

@@ -75,7 +75,11 @@ pub fn futex(
             pi::lock(cx, addr, key, deadline).map(|()| 0)
         }
         TRYLOCK_PI => {
-            if pi::try_lock(cx, addr)? { Ok(0) } else { Err(Errno::EAGAIN.into()) }
+            if pi::try_lock(cx, addr)? {
+                Ok(0)
+            } else {
+                Err(Errno::EAGAIN.into())
+            }
         }
         UNLOCK_PI => {
             let key = key(cx, addr, scope)?;

@@ -102,7 +102,11 @@ pub fn getrusage(cx: &mut Cx<'_>, who: i32, out: UserPtr<Rusage>) -> CallResult<
     let value = Rusage {
         utime: Timeval::from_duration(Duration::from_nanos(user)),
         stime: Timeval::from_duration(Duration::from_nanos(system)),
-        maxrss: if who == RUSAGE_CHILDREN { 0 } else { small(cx.mm().totals().all.min(cx.kernel().frames.resident()) / 1024) },
+        maxrss: if who == RUSAGE_CHILDREN {
+            0
+        } else {
+            small(cx.mm().totals().all.min(cx.kernel().frames.resident()) / 1024)
+        },
         minflt: small(count(|times| times.faults.load(Ordering::Relaxed))),
         nvcsw: small(count(|times| times.sleeps.load(Ordering::Relaxed))),
         ..Rusage::default()

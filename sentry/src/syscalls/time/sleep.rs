@@ -53,7 +53,8 @@ fn sleep(cx: &mut Cx<'_>, until: Option<Instant>, left: Option<UserPtr<Timespec>
             Err(BlockError::TimedOut) => return Ok(()),
             Err(BlockError::Interrupted) => {
                 let Some(left) = left else { return Err(Failure::Restart(Restart::NoHand)) };
-                let rest = until.map_or(std::time::Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+                let rest =
+                    until.map_or(std::time::Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
                 cx.write_if(left, &Timespec::from_duration(rest))?;
                 cx.owned.restart_deadline = until;
                 return Err(Failure::Restart(Restart::Block));

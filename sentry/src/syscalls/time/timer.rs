@@ -1,7 +1,7 @@
 //! getitimer(2), setitimer(2), alarm(2), timer_create(2) and its kin.
 
-use super::clock::cpu_clock;
 use super::clock::CpuClock;
+use super::clock::cpu_clock;
 use crate::task::Cx;
 use crate::time::Clock;
 use crate::time::timer::{Notify, Setting, SignalTimer, TimerClock, When};
@@ -88,7 +88,12 @@ const SIGEV_THREAD_ID: i32 = 4;
 const MOST_TIMERS: usize = 65_536;
 
 /// timer_create(2).
-pub fn timer_create(cx: &mut Cx<'_>, clock: i32, event: UserPtr<Sigevent>, out: UserPtr<u32>) -> CallResult<()> {
+pub fn timer_create(
+    cx: &mut Cx<'_>,
+    clock: i32,
+    event: UserPtr<Sigevent>,
+    out: UserPtr<u32>,
+) -> CallResult<()> {
     let clock = match Clock::from_id(clock) {
         Ok(_) if matches!(clock, 4..=6) => return Err(Errno::EOPNOTSUPP.into()),
         Ok(clock) => TimerClock::Wall(clock),

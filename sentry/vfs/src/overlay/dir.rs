@@ -116,7 +116,9 @@ impl OverlayDir {
     fn begin(&self, by: &Caller<'_>) -> SysResult<Arc<Mode>> {
         let mode = match (self.inode.upper.get(), self.inode.lowers.as_slice()) {
             (Some(upper), []) => Mode::Through(0, open(upper, by)?),
-            (None, [(layer, dir)]) if self.inode.fs.lowers.len() == 1 => Mode::Through(*layer, open(dir, by)?),
+            (None, [(layer, dir)]) if self.inode.fs.lowers.len() == 1 => {
+                Mode::Through(*layer, open(dir, by)?)
+            }
             _ => Mode::Merged(Arc::from(self.inode.merge(by)?.0)),
         };
         Ok(Arc::new(mode))

@@ -1,6 +1,6 @@
 //! The file system, its layers, and `mount -t overlay`.
 
-use super::inode::{OverlayInode, Origin};
+use super::inode::{Origin, OverlayInode};
 use crate::attr::FsStat;
 use crate::caller::Caller;
 use crate::dentry;
@@ -240,7 +240,8 @@ impl FsType for OverlayType {
         let (mut lowers, mut upper, mut work) = (Vec::new(), None, None);
         for option in request.data.split(|b| *b == b',') {
             let at = option.iter().position(|b| *b == b'=').unwrap_or(option.len());
-            let (key, value) = (option.get(..at).unwrap_or_default(), option.get(at + 1..).unwrap_or_default());
+            let (key, value) =
+                (option.get(..at).unwrap_or_default(), option.get(at + 1..).unwrap_or_default());
             match key {
                 b"lowerdir" => {
                     for path in split_layers(value) {

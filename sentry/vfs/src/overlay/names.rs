@@ -86,7 +86,14 @@ impl OverlayInode {
             if lowers.first().is_some_and(|(_, inode)| inode.kind() != FileType::Directory) {
                 lowers.clear();
             }
-            return OverlayInode::make(&self.fs, kind, Origin { upper: Some(upper), lowers }, Some(&me), name, by);
+            return OverlayInode::make(
+                &self.fs,
+                kind,
+                Origin { upper: Some(upper), lowers },
+                Some(&me),
+                name,
+                by,
+            );
         }
         let lowers = self.lower_names(name, by)?;
         let kind = lowers.first().ok_or(Errno::ENOENT)?.1.kind();

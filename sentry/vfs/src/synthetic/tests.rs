@@ -8,8 +8,8 @@ use crate::walk::{Follow, Walk};
 use abi::fs::{FileType, OpenFlags};
 use abi::{Errno, SysResult};
 use mm::io::SliceSource;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 struct Numbers;
 impl Directory for Numbers {

@@ -1,9 +1,9 @@
 //! Not a test: `cargo test --release -p vfs speed -- --ignored --nocapture` shows nanoseconds per call.
 
 use crate::file::SeekFrom;
+use crate::mount::{Mount, MountFlags};
 use crate::ops;
 use crate::overlay::{Layer, OverlayFs, Transience};
-use crate::mount::{Mount, MountFlags};
 use crate::tmpfs::tests::{context, frames, put, root_of};
 use crate::walk::{Follow, Walk};
 use abi::fs::OpenFlags;

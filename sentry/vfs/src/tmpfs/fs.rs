@@ -147,7 +147,16 @@ impl FileSystem for Shared {
         } else {
             (limit, limit.saturating_sub(self.inodes.load(Ordering::Relaxed)))
         };
-        Ok(FsStat { magic: MAGIC, bsize: PAGE_SIZE, blocks, bfree, bavail: bfree, files, ffree, namelen: 255 })
+        Ok(FsStat {
+            magic: MAGIC,
+            bsize: PAGE_SIZE,
+            blocks,
+            bfree,
+            bavail: bfree,
+            files,
+            ffree,
+            namelen: 255,
+        })
     }
     fn options(&self) -> String {
         let mut text = String::new();

@@ -57,8 +57,7 @@ pub fn create(shm: &Arc<Mount>, name: &[u8], flags: MemfdFlags, by: &Caller<'_>)
     }
     let owner = Owner { uid: by.cred.fsuid, gid: by.cred.fsgid };
     let perm = if flags.contains(MemfdFlags::NOEXEC_SEAL) { 0o666 } else { 0o777 };
-    let inode =
-        TmpInode::with_body(&root.fs, ino, FileType::Regular, perm, owner, Body::Regular(pages));
+    let inode = TmpInode::with_body(&root.fs, ino, FileType::Regular, perm, owner, Body::Regular(pages));
     inode.change_links(-1);
     let ops = Arc::clone(&inode).open(OpenFlags::RDWR, by)?;
     let dentry = Dentry::root(inode, shm.sb.id, &shown);
