@@ -6,6 +6,7 @@
 //! the number of lookers is bounded below the number of CPUs, and nobody looks for longer than a window.
 
 use super::sys;
+use rustix::thread::CpuSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,19 +27,27 @@ const WORTH: u32 = 64;
 const RAREST: u32 = 8;
 
 /// How many threads of this platform look at the moment.
-#[derive(Debug)]
 pub(super) struct Lookers {
     now: AtomicU32,
     most: u32,
+    /// Where the threads of this process may run.
+    cpus: Option<CpuSet>,
+}
+
+impl std::fmt::Debug for Lookers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lookers(at most {})", self.most)
+    }
 }
 
 impl Lookers {
     /// One for every two CPUs: each looker has a partner that runs.
     pub(super) fn new() -> Lookers {
-        let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+        let set = rustix::thread::sched_getaffinity(None).ok();
+        let cpus = set.as_ref().map_or(1, CpuSet::count);
         let able = std::is_x86_feature_detected!("bmi2") && has_rdpid();
         let most = if able { cpus / 2 } else { 0 };
-        Lookers { now: AtomicU32::new(0), most }
+        Lookers { now: AtomicU32::new(0), most, cpus: set }
     }
     /// Whether trampolines can run here, and looking can ever pay.
     pub(super) fn is_useful(&self) -> bool {
@@ -51,6 +60,24 @@ impl Lookers {
     }
     fn part(&self) {
         self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+    /// Leaves the CPU that the guest thread is about to be woken on (the one it slept on: this one) for
+    /// another. The scheduler would do so only after milliseconds.
+    fn leave_cpu(&self) {
+        let Some(cpus) = &self.cpus else { return };
+        let here = usize::try_from(sys::this_cpu()).unwrap_or(usize::MAX);
+        let other = (0..CpuSet::MAX_CPU).cycle().skip(here.saturating_add(1)).take(CpuSet::MAX_CPU);
+        let Some(there) = other.into_iter().find(|cpu| *cpu != here && cpus.is_set(*cpu)) else { return };
+        let mut one = CpuSet::new();
+        one.set(there);
+        // Refused: we look from here, in vain.
+        let _ = rustix::thread::sched_setaffinity(None, &one);
+    }
+    /// Runs anywhere again.
+    fn roam(&self) {
+        if let Some(cpus) = &self.cpus {
+            let _ = rustix::thread::sched_setaffinity(None, cpus);
+        }
     }
 }
 
@@ -134,6 +161,9 @@ impl Policy {
         }
         self.hot = true;
         self.gained = 0;
+        if !self.apart {
+            lookers.leave_cpu();
+        }
         Wait::Looking(FIRST)
     }
 
@@ -143,10 +173,11 @@ impl Policy {
     }
 
     /// Nothing came, or it came from our own CPU: back to sleeping.
-    pub(super) fn cool(&mut self) {
+    pub(super) fn cool(&mut self, lookers: &Lookers) {
         if !self.hot {
             return;
         }
+        lookers.roam();
         self.hot = false;
         self.streak = 0;
         self.failures =

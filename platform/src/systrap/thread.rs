@@ -337,7 +337,7 @@ impl Thread {
             }
         }
         if self.policy.is_hot() {
-            self.policy.cool();
+            self.policy.cool(self.space.lookers());
             sys::wake_synchronously(self.listener()?, true);
         }
         loop {

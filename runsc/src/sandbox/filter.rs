@@ -112,6 +112,7 @@ const RULES: &[Rule] = &[
     call(libc::SYS_restart_syscall, "a wait that SIGSTOP and SIGCONT interrupted"),
     call(libc::SYS_sched_yield, "locks under contention"),
     call(libc::SYS_sched_getaffinity, "how many processors there are"),
+    call(libc::SYS_sched_setaffinity, "systrap: leaving a guest thread its processor, and coming back"),
     call(libc::SYS_getpid, "signals to its own threads"),
     call(libc::SYS_gettid, "names of threads in the log"),
     call(libc::SYS_tgkill, "interrupting guest threads and its own"),
