@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// `cmp rax, -4096`.
-const COMPARE: [u8; 6] = [0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff];
+/// `cmp rax, -4096` (the wrappers of glibc and musl) and `cmp rax, -4095` (glibc's syscall(3), Go).
+const COMPARES: [[u8; 6]; 2] = [[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff], [0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff]];
 /// No instruction.
 const INVALID: u8 = 0x06;
 /// What ends a window, in both forms.
@@ -163,7 +163,7 @@ impl Family {
         bytes.extend((start + form.len() as u64).to_le_bytes());
         bytes.extend(SYSCALL);
         if form == Form::Compare {
-            bytes.extend(COMPARE);
+            bytes.extend(&original[SYSCALL.len()..]);
         }
         bytes.extend([0xff, 0x25]);
         bytes.extend(relative(code + bytes.len() as u64 + 4, code + SITE_RETURN));
@@ -393,7 +393,8 @@ fn recognise(text: &[u8], at: usize, number: u32) -> Option<(usize, Form)> {
     if text.get(at..at + 2)? != SYSCALL {
         return None;
     }
-    if text.get(at + 2..at + 8) == Some(&COMPARE[..]) {
+    let behind = text.get(at + 2..at + 8);
+    if behind.is_some_and(|behind| COMPARES.iter().any(|compare| compare == behind)) {
         return Some((at, Form::Compare));
     }
     let begin = at.checked_sub(5)?;
