@@ -94,23 +94,75 @@ fn git_thousand_files() {
     );
 }
 
+/// All of /usr: names, types, modes, owners, link targets, times, and the contents' checksums.
 #[test]
-fn tar_roundtrip() {
+fn tar_of_usr_and_back() {
     script(
-        "cd /tmp; tar -C /usr/lib -cf a.tar python3.11; mkdir out; tar -C out -xf a.tar
-         a=$(cd /usr/lib && find python3.11 -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
-         b=$(cd out && find python3.11 -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+        "mkdir /var/tmp/out; tar -C / -cf - usr | tar -C /var/tmp/out -xf -
+         list() { find usr -printf '%p %y %m %U %G %l %Ts\\n' | sort | sha256sum
+                  find usr -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum; }
+         a=$(cd / && list); b=$(cd /var/tmp/out && list)
          test \"$a\" = \"$b\"; echo identical",
         "identical",
     );
 }
 
 #[test]
-fn sort_through_pipes() {
+fn sort_of_100_megabytes_through_pipes() {
     script(
-        "seq 1 1500000 | awk '{print ($1*7919)%1000003, $1}' | sort -n | tail -1 | cut -d' ' -f1",
-        "1000002",
+        "seq 1 14000000 | head -c 100000000 | sort -rn -S 64M > /var/tmp/sorted; head -1 /var/tmp/sorted; wc -c < /var/tmp/sorted",
+        "12345678\n100000000",
     );
+}
+
+/// A local package: unpacked, configured by its script, removed again.
+#[test]
+fn apt_get_installs_a_local_package() {
+    script(
+        "mkdir -p /tmp/p/DEBIAN /tmp/p/usr/bin; printf '#!/bin/sh\necho installed and run\n' > /tmp/p/usr/bin/greeting
+         printf 'Package: greeting\nVersion: 1.0\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: says something\n' > /tmp/p/DEBIAN/control
+         printf '#!/bin/sh\necho configured > /var/lib/greeting\n' > /tmp/p/DEBIAN/postinst; chmod 755 /tmp/p/DEBIAN/postinst /tmp/p/usr/bin/greeting
+         dpkg-deb --build --root-owner-group /tmp/p /tmp/greeting.deb >/dev/null; export DEBIAN_FRONTEND=noninteractive
+         apt-get install -y -qq --no-install-recommends /tmp/greeting.deb >/tmp/log 2>&1 || { cat /tmp/log; exit 1; }
+         greeting; cat /var/lib/greeting; apt-get remove -y -qq greeting >/dev/null 2>&1; test ! -e /usr/bin/greeting; echo removed",
+        "installed and run\nconfigured\nremoved",
+    );
+}
+
+/// Threads, a channel, loopback TCP, a child process and an unwound panic in one static binary.
+#[test]
+fn rust_static_binary() {
+    const SOURCE: &str = r#"
+use std::io::{Read, Write};
+use std::{net, process, sync::mpsc, thread};
+fn main() {
+    let (sender, receiver) = mpsc::channel();
+    let threads: Vec<_> = (0..8).map(|i| { let sender = sender.clone(); thread::spawn(move || sender.send(i * i).unwrap()) }).collect();
+    for thread in threads { thread.join().unwrap(); }
+    drop(sender);
+    let sum: i32 = receiver.iter().sum();
+    let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || { let mut text = String::new(); listener.accept().unwrap().0.read_to_string(&mut text).unwrap(); text });
+    net::TcpStream::connect(address).unwrap().write_all(b"tcp").unwrap();
+    let child = process::Command::new("echo").arg("child").output().unwrap();
+    std::panic::set_hook(Box::new(|_| {}));
+    let caught = std::panic::catch_unwind(|| panic!("unwound")).is_err();
+    println!("{sum} {} {} {caught}", server.join().unwrap(), String::from_utf8_lossy(&child.stdout).trim());
+}
+"#;
+    let folder = tests::target_dir().join("rust-guest");
+    std::fs::create_dir_all(&folder).expect("the target folder can be made");
+    let source = folder.join("main.rs");
+    std::fs::write(&source, SOURCE).expect("a source");
+    let mut rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition=2021", "-O", "-Ctarget-feature=+crt-static", "-o"]).arg(folder.join("program"));
+    command::run(rustc.arg(&source), LIMIT).expect_ok("rustc");
+    for platform in PLATFORMS {
+        let bundle = Bundle::new(rootfs::debian(), &["/t/program"]).bind(&folder, "/t", "ro");
+        let done = command::run(&mut bundle.run(platform), LIMIT).expect_ok(platform);
+        assert_eq!(done.stdout, "140 tcp child true\n", "{platform}");
+    }
 }
 
 #[test]
