@@ -54,9 +54,10 @@ pub(crate) struct Global {
     /// Network of the sandbox
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) network: Network,
-    /// Where writes to the root file system go: root:memory, root:self or none
-    #[arg(long, default_value = "root:memory")]
-    pub(crate) overlay2: String,
+    /// Where writes go: none (to the bundle's root file system), root:memory or root:self (to the sandbox's
+    /// memory, gone when it ends), all:memory or all:self (those to bind mounts as well)
+    #[arg(long, default_value = "none")]
+    pub(crate) overlay2: Overlay,
     /// Accepted for runc's callers
     #[arg(long, hide = true)]
     pub(crate) criu: Option<PathBuf>,
@@ -89,6 +90,19 @@ pub(crate) enum Network {
     Host,
     /// A stack of our own.
     Sandbox,
+}
+
+/// Where writes of a guest go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub(crate) enum Overlay {
+    /// To the host's directories.
+    None,
+    /// To the root file system: to memory.
+    #[value(name = "root:memory", alias = "root:self")]
+    Root,
+    /// All to memory.
+    #[value(name = "all:memory", alias = "all:self")]
+    All,
 }
 
 /// Form of listings.

@@ -65,6 +65,8 @@ impl Bundle {
             },
             "root": {"path": rootfs, "readonly": false},
             "hostname": "guest",
+            // The root file systems are shared by all tests.
+            "annotations": {"io.gvisor-rs.overlay2": "root:memory"},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},

@@ -206,7 +206,11 @@ pub(super) fn create_detached(global: &Global, args: &Create) -> Outcome<(Held, 
     match create_begun(global, args, &mut begun) {
         Ok(record) => Ok((begun.held, record)),
         Err(failure) => {
+            let record = begun.store.peek(&args.id).ok();
             begun.undo();
+            if let Some(record) = record {
+                super::run::poststop(global, &record);
+            }
             Err(failure)
         }
     }
@@ -222,9 +226,12 @@ fn create_begun(global: &Global, args: &Create, begun: &mut Begun) -> Outcome<Re
             return Err(Failure { message, code });
         }
         let reference = ProcessRef::of(monitor.pid).ok_or_else(gone)?;
-        let record = begun.record(Some(reference), told.sentry, told.gofer, Status::Created);
-        begun.held.write(&record)?;
-        begun.creation_hooks(&record)?;
+        let mut record = begun.record(Some(reference), told.sentry, told.gofer, Status::Creating);
+        if begun.plan.hooks.is_some() {
+            begun.held.write(&record)?;
+            begun.creation_hooks(&record)?;
+        }
+        begun.held.mark(&mut record, Status::Created)?;
         if let Some(path) = &args.pid_file {
             write_pid_file(path, monitor.pid)?;
         }

@@ -3,7 +3,7 @@
 use super::create::begin_plan;
 use super::exec::user;
 use super::run::{Keep, stay};
-use crate::cli::{Do, Global};
+use crate::cli::{Do, Global, Overlay};
 use crate::error::{Doing, Failure, Outcome};
 use crate::sandbox::stdio::Presence;
 use crate::spec::mounts::Depth;
@@ -43,9 +43,11 @@ const NOT_DISKS: [&str; 24] = [
 
 /// `do`.
 pub(super) fn run(global: &Global, args: &Do) -> Outcome<u8> {
+    // The host's files are never written to, whatever the flag says.
+    let global = &Global { overlay2: global.overlay2.max(Overlay::Root), ..global.clone() };
     let id = format!("do-{}", rustix::process::getpid().as_raw_pid());
     let spec: oci_spec::runtime::Spec = serde_json::from_value(configuration(args)?).doing(|| "do")?;
-    let bundle = Bundle { path: "/".into(), spec, seccomp: None };
+    let bundle = Bundle { path: "/".into(), spec };
     let mut plan = plan(global, &id, &bundle, 0)?;
     if args.rootfs == Path::new("/")
         && let Some(root) = plan.exports.first_mut()

@@ -28,7 +28,10 @@ struct Report {
 /// `exec`.
 pub(super) fn exec(global: &Global, args: &Exec) -> Outcome<u8> {
     // runc's exec fails with 255 where the process could not be started for another reason than its name.
-    exec_inner(global, args).map_err(|failure| Failure { code: failure.code.max(1), ..failure })
+    exec_inner(global, args).map_err(|failure| match failure.code {
+        1 => Failure { code: 255, ..failure },
+        _ => failure,
+    })
 }
 
 fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
@@ -37,6 +40,9 @@ fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
     match record.status() {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
+        Status::Paused => {
+            return Err(Failure::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
         other => {
             return Err(Failure::new(format!(
                 "cannot exec in a {} container: container not running",

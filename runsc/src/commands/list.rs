@@ -40,19 +40,19 @@ pub(super) fn list(global: &Global, args: &List) -> Outcome<u8> {
     Ok(0)
 }
 
-/// Columns as wide as their widest cell, at least 11, with a space between.
+/// Columns as Go's tabwriter makes them for runc: at least 12 wide, three spaces between.
 pub(super) fn table<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = rows.collect();
-    let mut widths = [11; N];
+    let mut widths = [12; N];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.chars().count() + 3);
         }
     }
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join(" ").trim_end());
+        text.push_str(cells.collect::<String>().trim_end());
         text.push('\n');
     }
     text

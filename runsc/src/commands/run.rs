@@ -4,7 +4,7 @@ use super::create::{Begun, begin, create_detached, launch, write_pid_file};
 use super::{delete, start};
 use crate::cli::{Global, Run};
 use crate::container::{ProcessRef, Record, Status};
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::sandbox::attach::{copy_size, drain, relay};
 use crate::sandbox::hooks;
 use crate::sandbox::launch::Launched;
@@ -58,7 +58,7 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
             return Err(failure);
         }
     };
-    let outcome = go(&begun, &mut launched, &signals, pid_file);
+    let outcome = go(global, &begun, &mut launched, &signals, pid_file);
     if let Some(words) = tear_down(launched) {
         crate::log::write(global, crate::log::Level::Error, &words);
         crate::log::complain(&words);
@@ -70,6 +70,7 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
 }
 
 fn go(
+    global: &Global,
     begun: &Begun,
     launched: &mut Launched,
     signals: &Signals,
@@ -79,7 +80,7 @@ fn go(
     let own_pid = rustix::process::getpid().as_raw_pid();
     let sentry = launched.sentry.as_ref().and_then(|child| ProcessRef::of(child.pid));
     let gofer = ProcessRef::of(launched.gofer.pid);
-    let mut record = begun.record(ProcessRef::of(own_pid), sentry, gofer, Status::Created);
+    let mut record = begun.record(ProcessRef::of(own_pid), sentry, gofer, Status::Creating);
     if begun.plan.hooks.is_some() {
         begun.held.write(&record)?;
         begun.creation_hooks(&record)?;
@@ -91,12 +92,14 @@ fn go(
         copy_size(master);
     }
     let awaited = Awaited::post(&mut launched.client, id, None)?;
+    if begun.plan.hooks.is_some() {
+        begun.held.mark(&mut record, Status::Created)?;
+        start::start_hooks(&record, &begun.store)?;
+    }
     begun.held.mark(&mut record, Status::Running)?;
     begun.held.unlock();
     launched.client.last_order(Ask::Start { container: id.clone() })?;
-    if let Some(list) = &begun.plan.hooks {
-        hooks::run("poststart", list.poststart().as_ref(), &record, Status::Running)?;
-    }
+    start::started_hooks(global, &record);
     match &begun.prepared.master {
         Some(master) => relay(&mut launched.client, &awaited, signals, master),
         None => Ok(wait(&mut launched.client, &awaited, signals)),
@@ -119,7 +122,7 @@ fn finish(global: &Global, begun: Begun, outcome: Outcome<ExitStatus>, keep: Kee
 /// Failures after the end are only worth a warning.
 pub(super) fn poststop(global: &Global, record: &Record) {
     let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_ref());
-    if let Err(Failure { message, .. }) = hooks::run("poststop", hooks, record, Status::Stopped) {
-        crate::log::warn(global, &message);
+    for words in hooks::run_all("poststop", hooks, record, Status::Stopped) {
+        crate::log::warn(global, &words);
     }
 }

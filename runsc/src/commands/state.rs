@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::container::{Status, Store};
 use crate::error::{Failure, Outcome};
 use crate::sandbox::launch::connect;
-use ::sentry::control::message::Ask;
+use ::sentry::control::message::{Answer, Ask, ContainerStatus};
 
 /// `state`.
 pub(super) fn state(global: &Global, id: &str) -> Outcome<u8> {
@@ -15,22 +15,30 @@ pub(super) fn state(global: &Global, id: &str) -> Outcome<u8> {
 
 /// `pause`.
 pub(super) fn pause(global: &Global, id: &str) -> Outcome<u8> {
-    change(global, id, Status::Running, Status::Paused, Ask::Pause { container: id.to_owned() })
+    let store = Store::open(global)?;
+    let (held, mut record) = store.load(id)?;
+    match record.status() {
+        Status::Running | Status::Created => {}
+        _ => return Err(Failure::new(format!("container not running: {id:?}"))),
+    }
+    connect(&store.socket(&record.sandbox))?.order(Ask::Pause { container: id.to_owned() })?;
+    held.mark(&mut record, Status::Paused)?;
+    Ok(0)
 }
 
 /// `resume`.
 pub(super) fn resume(global: &Global, id: &str) -> Outcome<u8> {
-    change(global, id, Status::Paused, Status::Running, Ask::Resume { container: id.to_owned() })
-}
-
-fn change(global: &Global, id: &str, from: Status, to: Status, ask: Ask) -> Outcome<u8> {
     let store = Store::open(global)?;
     let (held, mut record) = store.load(id)?;
-    let status = record.status();
-    if status != from {
-        return Err(Failure::new(format!("container {id:?} is {}, not {}", status.name(), from.name())));
+    if record.status() != Status::Paused {
+        return Err(Failure::new(format!("container not paused: {id:?}")));
     }
-    connect(&store.socket(&record.sandbox))?.order(ask)?;
-    held.mark(&mut record, to)?;
+    let mut client = connect(&store.socket(&record.sandbox))?;
+    client.order(Ask::Resume { container: id.to_owned() })?;
+    let now = match client.ask(Ask::Status { container: id.to_owned() }, &[])? {
+        Answer::Status { status: ContainerStatus::Created } => Status::Created,
+        _ => Status::Running,
+    };
+    held.mark(&mut record, now)?;
     Ok(0)
 }

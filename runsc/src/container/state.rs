@@ -120,7 +120,7 @@ impl Record {
         serde_json::json!({
             "ociVersion": self.oci_version,
             "id": self.id,
-            "pid": self.monitor.map_or(0, |monitor| monitor.pid),
+            "pid": self.monitor.filter(|_| status != Status::Stopped).map_or(0, |monitor| monitor.pid),
             "status": status,
             "bundle": self.bundle,
             "annotations": self.annotations,

@@ -2,8 +2,8 @@
 
 use super::mounts::Depth;
 use super::names::{CAPABILITIES, capability_bit};
-use super::{Bundle, mounts, pod, process};
-use crate::cli::{Global, Platform};
+use super::{Bundle, mounts, pod, process, seccomp};
+use crate::cli::{Global, Overlay, Platform};
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::{
     Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process,
@@ -88,26 +88,21 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     let annotations: BTreeMap<_, _> =
         spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let place = pod::place(&annotations);
-    let overlay = root_overlay(global)?;
+    let overlay = overlay(global, &annotations)?;
     let root = spec.root().as_ref().ok_or_else(|| Failure::new("root: missing"))?;
     let readonly = root.readonly().unwrap_or(false);
-    let mut exports = vec![root_export(bundle, root.path(), readonly, overlay)?];
+    let mut exports = vec![root_export(bundle, root.path(), readonly || overlay != Overlay::None)?];
     let mut specs = Vec::new();
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
-        specs.extend(mounts::convert(at, mount, &bundle.path, &mut exports)?);
+        specs.extend(mounts::convert(at, mount, &bundle.path, &mut exports, overlay)?);
     }
     let (namespaces, net) = namespaces(&linux, &place)?;
-    if let Some(hooks) = spec.hooks()
-        && hooks.start_container().as_ref().is_some_and(|hooks| !hooks.is_empty())
-    {
-        return Err(Failure::new("hooks.startContainer: not supported (it would run inside the guest)"));
-    }
     let container = ContainerSpec {
         id: id.to_owned(),
         process: process::convert(oci_process, preserved)?,
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
-        root: RootSpec { readonly, overlay },
+        root: RootSpec { readonly, overlay: root_overlay(readonly, overlay) },
         mounts: specs,
         devices: devices(&linux)?,
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
@@ -116,7 +111,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         namespaces,
         limits: linux.resources().as_ref().map(limits).unwrap_or_default(),
         cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
-        seccomp: bundle.seccomp.clone(),
+        seccomp: linux.seccomp().as_ref().map_or(Ok(None), seccomp::convert)?,
         uid_mappings: mappings(linux.uid_mappings().as_deref()),
         gid_mappings: mappings(linux.gid_mappings().as_deref()),
     };
@@ -134,13 +129,24 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     })
 }
 
-/// `--overlay2`.
-pub(crate) fn root_overlay(global: &Global) -> Outcome<RootOverlay> {
-    match global.overlay2.as_str() {
-        "none" => Ok(RootOverlay::None),
-        text if text.starts_with("root:") || text.starts_with("all:") => Ok(RootOverlay::Memory),
-        other => Err(Failure::new(format!("--overlay2: {other:?} is not none, root:memory or root:self"))),
+/// Asks for less than `--overlay2` would let through; more is refused.
+const OVERLAY_ANNOTATION: &str = "io.gvisor-rs.overlay2";
+
+/// `--overlay2`, which an annotation may only tighten.
+fn overlay(global: &Global, annotations: &BTreeMap<String, String>) -> Outcome<Overlay> {
+    let Some(text) = annotations.get(OVERLAY_ANNOTATION) else { return Ok(global.overlay2) };
+    let field = format!("annotations[{OVERLAY_ANNOTATION:?}]");
+    let wanted = <Overlay as clap::ValueEnum>::from_str(text, false)
+        .map_err(|_| Failure::new(format!("{field}: {text:?} is not none, root:memory or all:memory")))?;
+    if wanted < global.overlay2 {
+        return Err(Failure::new(format!("{field}: {text:?} lets more through than --overlay2")));
     }
+    Ok(wanted)
+}
+
+/// A read-only root has one as well: missing mount points are made in it, and the bundle stays untouched.
+fn root_overlay(readonly: bool, overlay: Overlay) -> RootOverlay {
+    if readonly || overlay != Overlay::None { RootOverlay::Memory } else { RootOverlay::None }
 }
 
 /// `--platform`.
@@ -151,19 +157,13 @@ pub(crate) fn platform(global: &Global) -> PlatformKind {
     }
 }
 
-fn root_export(
-    bundle: &Bundle,
-    path: &std::path::Path,
-    readonly: bool,
-    overlay: RootOverlay,
-) -> Outcome<Export> {
+fn root_export(bundle: &Bundle, path: &std::path::Path, only_read: bool) -> Outcome<Export> {
     let joined = bundle.path.join(path);
     let source = std::fs::canonicalize(&joined).doing(|| format!("root.path: {}", joined.display()))?;
     if !source.is_dir() {
         return Err(Failure::new(format!("root.path: {}: not a directory", source.display())));
     }
-    let written = !readonly && overlay == RootOverlay::None;
-    let access = if written { Access::Write } else { Access::Read };
+    let access = if only_read { Access::Read } else { Access::Write };
     Ok(Export { source, access, depth: Depth::Recursive, shared: false })
 }
 

@@ -12,8 +12,6 @@ pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
     /// Its `config.json`.
     pub(crate) spec: Spec,
-    /// `linux.seccomp`, as written.
-    pub(crate) seccomp: Option<serde_json::Value>,
 }
 
 /// Reads the bundle at `path` (default: the working directory).
@@ -35,9 +33,7 @@ pub(crate) fn load(path: Option<&Path>) -> Outcome<Bundle> {
     };
     let spec: Spec = parse(&text, &config)?;
     check_version(spec.version()).map_err(|failure| failure.within(config.display()))?;
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = seccomp.and_then(|seccomp| serde_json::to_value(seccomp).ok());
-    Ok(Bundle { path, spec, seccomp })
+    Ok(Bundle { path, spec })
 }
 
 /// Parses JSON; an error says which field of `path`.

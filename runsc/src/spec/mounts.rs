@@ -2,9 +2,10 @@
 //! of the kernel's own.
 
 use super::convert::{Access, Export};
+use crate::cli::Overlay;
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::Mount;
-use sentry::control::spec::{MountFlags, MountKind, MountSpec};
+use sentry::control::spec::{MountFlags, MountKind, MountSpec, RootOverlay};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,7 @@ pub(crate) fn convert(
     mount: &Mount,
     bundle: &Path,
     exports: &mut Vec<Export>,
+    overlay: Overlay,
 ) -> Outcome<Option<MountSpec>> {
     let field = |name: &str| format!("mounts[{at}].{name}");
     let destination = mount.destination().to_string_lossy().into_owned();
@@ -106,7 +108,7 @@ pub(crate) fn convert(
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         match known_source(source) {
             Some(kind) => kind,
-            None => bind(&field("source"), source, bundle, depth, options.flags, exports)?,
+            None => bind(&field("source"), source, bundle, depth, (options.flags, overlay), exports)?,
         }
     } else {
         match typ {
@@ -148,7 +150,7 @@ fn bind(
     source: &Path,
     bundle: &Path,
     depth: Depth,
-    flags: MountFlags,
+    (flags, overlay): (MountFlags, Overlay),
     exports: &mut Vec<Export>,
 ) -> Outcome<MountKind> {
     let source: PathBuf = if source.is_absolute() { source.to_owned() } else { bundle.join(source) };
@@ -160,17 +162,22 @@ fn bind(
     }
     let export =
         u32::try_from(exports.len()).map_err(|_| Failure::new(format!("{field}: too many mounts")))?;
-    let access = if flags.readonly { Access::Read } else { Access::Write };
+    let covered = overlay == Overlay::All && !flags.readonly;
+    let access = if flags.readonly || covered { Access::Read } else { Access::Write };
     exports.push(Export { source, access, depth, shared: true });
-    Ok(MountKind::Bind { export, file: !kind.is_dir() })
+    // A file has no layer to write to: it stays read-only.
+    let covered = covered && kind.is_dir();
+    let overlay = if covered { RootOverlay::Memory } else { RootOverlay::None };
+    Ok(MountKind::Bind { export, file: !kind.is_dir(), overlay })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{convert, options};
+    use crate::cli::Overlay;
     use crate::spec::convert::Access;
     use oci_spec::runtime::MountBuilder;
-    use sentry::control::spec::MountKind;
+    use sentry::control::spec::{MountKind, RootOverlay};
     use std::path::Path;
 
     #[test]
@@ -186,18 +193,18 @@ mod tests {
         let mount = MountBuilder::default().destination("/x").typ("bind").source("/usr");
         let mount = mount.options(vec!["rbind".to_owned(), "ro".to_owned()]).build().unwrap();
         let mut exports = Vec::new();
-        let spec = convert(3, &mount, Path::new("/"), &mut exports).unwrap().unwrap();
-        assert_eq!(spec.kind, MountKind::Bind { export: 0, file: false });
+        let spec = convert(3, &mount, Path::new("/"), &mut exports, Overlay::None).unwrap().unwrap();
+        assert_eq!(spec.kind, MountKind::Bind { export: 0, file: false, overlay: RootOverlay::None });
         assert_eq!(exports.first().unwrap().access, Access::Read);
     }
 
     #[test]
     fn what_is_not_supported_names_its_field() {
         let mount = MountBuilder::default().destination("/x").typ("nfs").source("a:/b").build().unwrap();
-        let error = convert(3, &mount, Path::new("/"), &mut Vec::new()).unwrap_err();
+        let error = convert(3, &mount, Path::new("/"), &mut Vec::new(), Overlay::None).unwrap_err();
         assert_eq!(error.message, "mounts[3].type: \"nfs\" is not supported (/x)");
         let mount = MountBuilder::default().destination("/x").typ("bind").source("/no/such").build().unwrap();
-        let error = convert(0, &mount, Path::new("/"), &mut Vec::new()).unwrap_err();
+        let error = convert(0, &mount, Path::new("/"), &mut Vec::new(), Overlay::None).unwrap_err();
         assert_eq!(error.message, "mounts[0].source: /no/such: no such file or directory");
     }
 }

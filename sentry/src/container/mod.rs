@@ -17,8 +17,10 @@ use crate::control::{
 };
 use crate::kernel::{Kernel, Machine};
 use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
+use crate::process::freezer::Freezer;
 use crate::process::pid::PidNs;
 use crate::process::{Process, WaitStatus};
+use crate::seccomp::Filters;
 use crate::signal::send::{self, Force};
 use abi::siginfo::{SigInfo, code};
 use abi::signal::Signal;
@@ -30,6 +32,7 @@ use process::Prepared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vfs::FsContext;
+use vfs::event::timer::{Hold, timers};
 
 /// A container.
 struct Container {
@@ -42,10 +45,35 @@ struct Container {
     /// Namespaces, for exec.
     ns: Arc<NsProxy>,
     pid_ns: Arc<PidNs>,
+    /// Its processes.
+    freezer: Arc<Freezer>,
+    /// The bundle's seccomp profile.
+    seccomp: Option<Arc<Filters>>,
     /// Root of its control groups.
     cgroup: Arc<Cgroup>,
     /// Processes that exec added: until they have ended and somebody was told.
     execs: BTreeMap<u32, Execed>,
+}
+
+/// Where a further process of a container lives.
+struct Room {
+    fs: FsContext,
+    ns: Arc<NsProxy>,
+    pid_ns: Arc<PidNs>,
+    freezer: Arc<Freezer>,
+    seccomp: Option<Arc<Filters>>,
+}
+
+impl Room {
+    fn of(container: &Container) -> Room {
+        Room {
+            fs: container.fs.clone(),
+            ns: Arc::clone(&container.ns),
+            pid_ns: Arc::clone(&container.pid_ns),
+            freezer: Arc::clone(&container.freezer),
+            seccomp: container.seccomp.clone(),
+        }
+    }
 }
 
 /// A process that exec added.
@@ -179,19 +207,32 @@ impl SandboxControl for Sandbox {
             gofer,
             &mounts::Views { pids: &pid_ns, cgroup: &cgroup, ipc: &ns.ipc },
         )?;
+        let freezer = Arc::default();
+        let seccomp = spec.seccomp.as_ref().map(Filters::of_bundle);
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &spec.process,
             fs: &fs,
             ns: &ns,
             pid_ns: &pid_ns,
+            freezer: &freezer,
+            seccomp: seccomp.as_ref(),
             stdio,
             preserved,
         })?;
         let init = Arc::clone(&prepared.process);
         *init.cgroup.lock() = Some(Arc::clone(&cgroup));
-        let container =
-            Container { init, prepared: Some(prepared), fs, ns, pid_ns, cgroup, execs: BTreeMap::new() };
+        let container = Container {
+            init,
+            prepared: Some(prepared),
+            fs,
+            ns,
+            pid_ns,
+            freezer,
+            seccomp,
+            cgroup,
+            execs: BTreeMap::new(),
+        };
         self.containers.lock().insert(spec.id, container);
         Ok(())
     }
@@ -206,19 +247,21 @@ impl SandboxControl for Sandbox {
     }
 
     fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
-        let (fs, ns, pid_ns, cgroup) = self.with(id, |container| {
-            if has_ended(&container.init) || container.prepared.is_some() {
+        let (room, cgroup) = self.with(id, |container| {
+            let early = container.prepared.is_some() && process.program.is_none();
+            if has_ended(&container.init) || early {
                 return Err(ControlError::not_running(id));
             }
-            let cgroup = Arc::clone(&container.cgroup);
-            Ok((container.fs.clone(), Arc::clone(&container.ns), Arc::clone(&container.pid_ns), cgroup))
+            Ok((Room::of(container), Arc::clone(&container.cgroup)))
         })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             spec: &process,
-            fs: &fs,
-            ns: &ns,
-            pid_ns: &pid_ns,
+            fs: &room.fs,
+            ns: &room.ns,
+            pid_ns: &room.pid_ns,
+            freezer: &room.freezer,
+            seccomp: room.seccomp.as_ref(),
             stdio: donated.stdio,
             preserved: donated.preserved,
         })?;
@@ -297,6 +340,8 @@ impl SandboxControl for Sandbox {
         self.with(id, |container| {
             Ok(if has_ended(&container.init) {
                 ContainerStatus::Stopped
+            } else if container.freezer.is_frozen() {
+                ContainerStatus::Paused
             } else if container.prepared.is_some() {
                 ContainerStatus::Created
             } else {
@@ -337,6 +382,28 @@ impl SandboxControl for Sandbox {
         Ok(())
     }
 
+    fn pause(&self, id: &str) -> ControlResult<()> {
+        let freezer = self.with(id, |container| {
+            if has_ended(&container.init) {
+                return Err(ControlError::not_running(id));
+            }
+            Ok(Arc::clone(&container.freezer))
+        })?;
+        freezer.freeze(&self.kernel).map_err(|restless| {
+            let words = format!("container {id:?}: {restless} threads did not come to rest");
+            ControlError::new(ErrorKind::Failed, words)
+        })?;
+        self.hold_timers();
+        Ok(())
+    }
+
+    fn resume(&self, id: &str) -> ControlResult<()> {
+        let freezer = self.with(id, |container| Ok(Arc::clone(&container.freezer)))?;
+        freezer.thaw(&self.kernel);
+        self.hold_timers();
+        Ok(())
+    }
+
     fn trace(&self, on: Switch) -> ControlResult<()> {
         self.kernel.trace.switch(on);
         Ok(())
@@ -344,6 +411,11 @@ impl SandboxControl for Sandbox {
 }
 
 impl Sandbox {
+    /// While everything is paused no timer of the sandbox fires.
+    fn hold_timers(&self) {
+        let paused = self.containers.lock().values().all(|container| container.freezer.is_frozen());
+        timers().hold(if paused { Hold::Held } else { Hold::Free });
+    }
     /// A signal for a container that was created and not started: SIGKILL and SIGTERM end it.
     fn end_unstarted(&self, id: &str, signal: Signal) -> ControlResult<()> {
         if signal != Signal::SIGKILL && signal != Signal::SIGTERM {

@@ -8,7 +8,7 @@ use super::caller::KernelCaller;
 use super::failed;
 use crate::cgroup::Cgroup;
 use crate::control::spec::{
-    ContainerSpec, DeviceKind, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
+    ContainerSpec, DeviceKind, DeviceSpec, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
 };
 use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::ipc::IpcNs;
@@ -95,7 +95,7 @@ pub(super) fn build(
         add(&walk, entry, &channel, kernel, views)
             .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
     }
-    devices(&walk, spec).map_err(|e| failed("linux.devices", e))?;
+    devices(&walk, spec, kernel).map_err(|e| failed("linux.devices", e))?;
     for path in &spec.readonly_paths {
         readonly(&walk, path).map_err(|e| failed(&format!("linux.readonlyPaths: {path:?}"), e))?;
     }
@@ -116,7 +116,17 @@ fn root_fs(
     by: &vfs::Caller<'_>,
 ) -> SysResult<Arc<dyn FileSystem>> {
     let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
-    match spec.root.overlay {
+    layered(kernel, remote, spec.root.overlay, by)
+}
+
+/// A tree of the host, or one over it whose changes are the sandbox' own.
+fn layered(
+    kernel: &Arc<Kernel>,
+    remote: Arc<RemoteFs>,
+    overlay: RootOverlay,
+    by: &vfs::Caller<'_>,
+) -> SysResult<Arc<dyn FileSystem>> {
+    match overlay {
         RootOverlay::None => Ok(remote),
         RootOverlay::Memory => {
             let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
@@ -168,7 +178,7 @@ fn add(
     let flags = per_mount(entry.flags);
     let data = entry.data.join(",");
     let made = match entry.kind {
-        MountKind::Bind { export, .. } => {
+        MountKind::Bind { export, overlay, .. } => {
             let remote = RemoteFs::attach(channel, export, vfs::vfs::anon_dev())?;
             let kind = remote.root().kind();
             make_place(
@@ -176,7 +186,7 @@ fn add(
                 destination,
                 if kind == FileType::Directory { kind } else { FileType::Regular },
             )?;
-            Mount::of_fs(remote, flags, b"none")
+            Mount::of_fs(layered(kernel, remote, overlay, walk.by)?, flags, b"none")
         }
         MountKind::Mqueue => {
             make_place(walk, destination, FileType::Directory)?;
@@ -221,7 +231,22 @@ fn add(
     mount_ops::attach(&made, &at, ns)
 }
 
-fn devices(walk: &Walk<'_>, spec: &ContainerSpec) -> SysResult<()> {
+/// Makes a node in a file system that nobody sees, and mounts it at its place.
+fn bind_node(walk: &Walk<'_>, kernel: &Kernel, device: &DeviceSpec, mode: u32) -> SysResult<()> {
+    let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
+    let hidden = Mount::of_fs(TmpFs::new(&kernel.frames, &options), MountFlags::NOEXEC, b"tmpfs");
+    let vfs = Arc::clone(&kernel.files.vfs);
+    let ns = MountNamespace::new(next_ino(), Arc::clone(&kernel.root.user), vfs, Arc::clone(&hidden));
+    let inside = FsContext::at_root_of(&ns);
+    let inside = Walk::new(&inside, walk.by);
+    ops::mknod(&inside, b"/node", mode, make_dev(device.major, device.minor))?;
+    let node = inside.find(b"/node", Follow::No)?;
+    let made = Mount::new(Arc::clone(&hidden.sb), node.dentry, MountFlags::NOEXEC, b"tmpfs");
+    let at = make_place(walk, device.path.as_bytes(), FileType::Regular)?;
+    mount_ops::attach(&made, &at, &walk.fs.ns)
+}
+
+fn devices(walk: &Walk<'_>, spec: &ContainerSpec, kernel: &Kernel) -> SysResult<()> {
     for device in &spec.devices {
         let path = device.path.as_bytes();
         if walk.find(path, Follow::No).is_ok() {
@@ -238,12 +263,12 @@ fn devices(walk: &Walk<'_>, spec: &ContainerSpec) -> SysResult<()> {
             DeviceKind::Block => FileType::BlockDevice,
             DeviceKind::Fifo => FileType::Fifo,
         };
-        ops::mknod(
-            walk,
-            path,
-            kind.mode_bits() | (device.mode & 0o7777),
-            make_dev(device.major, device.minor),
-        )?;
+        let mode = kind.mode_bits() | (device.mode & 0o7777);
+        match ops::mknod(walk, path, mode, make_dev(device.major, device.minor)) {
+            // A directory of the host holds no devices.
+            Err(Errno::EPERM) => bind_node(walk, kernel, device, mode)?,
+            other => other?,
+        }
         let at = walk.find(path, Follow::No)?;
         ops::chown(&at, Some(vfs::Kuid(device.uid)), Some(vfs::Kgid(device.gid)), walk.by)?;
     }

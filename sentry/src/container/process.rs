@@ -8,10 +8,12 @@ use crate::files::{FdTable, OnExec};
 use crate::kernel::Kernel;
 use crate::loader::{self, Executable, NewCredentials, Program};
 use crate::namespace::NsProxy;
+use crate::process::freezer::{self, Freezer};
 use crate::process::limits::{Limit, Limits, Resource};
 use crate::process::pid::{Pid, PidNs};
 use crate::process::tree::Node;
 use crate::process::{Process, WaitStatus};
+use crate::seccomp::Filters;
 use crate::signal::SignalHandlers;
 use crate::task::exec::fresh_registers;
 use crate::task::{FsContext as TaskFs, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, run};
@@ -32,6 +34,8 @@ pub(super) struct Plan<'a> {
     pub(super) fs: &'a FsContext,
     pub(super) ns: &'a Arc<NsProxy>,
     pub(super) pid_ns: &'a Arc<PidNs>,
+    pub(super) freezer: &'a Arc<Freezer>,
+    pub(super) seccomp: Option<&'a Arc<Filters>>,
     pub(super) stdio: Vec<OwnedFd>,
     pub(super) preserved: Vec<OwnedFd>,
 }
@@ -47,6 +51,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Lets it run.
     pub(super) fn start(self) -> SysResult<()> {
+        self.shared.clear_frozen();
         run::start(self.shared, self.owned, self.context)
     }
     /// Ends it without a first instruction.
@@ -105,7 +110,7 @@ fn limits(spec: &ProcessSpec) -> SysResult<Limits> {
 
 /// Finds the program as execvp(3) does, with the PATH of the process' own environment.
 fn find(walk: &Walk<'_>, spec: &ProcessSpec) -> ControlResult<(Executable, Vec<u8>)> {
-    let name = spec.args.first().map(String::as_str).unwrap_or_default();
+    let name = spec.program.as_ref().or(spec.args.first()).map(String::as_str).unwrap_or_default();
     let missing = |name: &str| {
         ControlError::new(
             ErrorKind::ProgramNotFound,
@@ -180,6 +185,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     let pid = Pid::allocate(plan.pid_ns, &[]).map_err(|e| failed("process id", e))?;
     let process = Process::new(Arc::clone(&pid), limits);
     process.marks.has_executed.store(true, Ordering::Relaxed);
+    let _ = process.freezer.set(Arc::clone(plan.freezer));
     if let Some(score) = spec.oom_score_adj {
         process.marks.oom_score_adj.store(score, Ordering::Relaxed);
         process.marks.oom_score_adj_min.store(score, Ordering::Relaxed);
@@ -205,9 +211,9 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         registered: Registered::default(),
         no_new_privs: spec.no_new_privs,
         personal: Personal::default(),
-        seccomp: None,
+        seccomp: plan.seccomp.cloned(),
         epoll_events: Vec::new(),
-        watched: false,
+        watched: plan.seccomp.is_some(),
         keep_registers: false,
         leaving: None,
         restarting: false,
@@ -217,6 +223,10 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         futex: None,
     };
     let shared = TaskShared::new(Arc::clone(kernel), Arc::clone(&process), owned.published(), 0);
+    shared.set_seccomp(owned.seccomp.clone());
+    if owned.no_new_privs {
+        shared.set_no_new_privs();
+    }
     {
         let mut state = process.state.lock();
         state.threads.push(Arc::clone(&shared));
@@ -234,6 +244,9 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         zombie: None,
         exit_signal: 0,
     });
+    freezer::attend_birth(&shared);
+    // Until it starts it rests.
+    shared.set_frozen();
     drop(tree);
     Ok(Prepared { process, shared, owned, context })
 }

@@ -5,14 +5,9 @@ use crate::kernel::Kernel;
 use crate::process::Process;
 use std::sync::Arc;
 
-/// The live processes that share the pid namespace of `init`.
+/// The live processes of the container of `init`.
 pub(super) fn members(kernel: &Kernel, init: &Arc<Process>) -> Vec<Arc<Process>> {
-    let Some(ns) = init.pid.ns() else { return Vec::new() };
-    let tree = kernel.tree.lock();
-    tree.nodes()
-        .filter(|node| node.zombie.is_none() && node.process.pid.seen_in(ns) != 0)
-        .map(|node| Arc::clone(&node.process))
-        .collect()
+    init.freezer.get().map(|freezer| freezer.members(kernel)).unwrap_or_default()
 }
 
 /// One line of ps each.

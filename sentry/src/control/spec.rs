@@ -96,12 +96,87 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Path of its cgroup as the guest sees it is always `/`; this is the host's, for messages only.
     pub cgroup: Option<String>,
-    /// The bundle's seccomp profile, in the shape of the OCI specification.
-    pub seccomp: Option<serde_json::Value>,
+    /// The bundle's seccomp profile.
+    pub seccomp: Option<SeccompSpec>,
     /// User namespace mappings; empty without one.
     pub uid_mappings: Vec<IdMapping>,
     /// Group mappings.
     pub gid_mappings: Vec<IdMapping>,
+}
+
+/// A seccomp profile, its names resolved to the numbers of this architecture.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeccompSpec {
+    /// For calls without a rule.
+    pub default: SeccompAction,
+    /// Rules, in the bundle's order.
+    pub rules: Vec<SeccompRule>,
+    /// `SECCOMP_FILTER_FLAG_LOG`.
+    pub log: bool,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompAction {
+    /// SIGSYS for the process.
+    KillProcess,
+    /// The thread ends.
+    KillThread,
+    /// A SIGSYS that can be handled.
+    Trap,
+    /// It fails with this errno.
+    Errno(u16),
+    /// A tracer is asked, with this message.
+    Trace(u16),
+    /// It is made and logged.
+    Log,
+    /// It is made.
+    Allow,
+}
+
+/// One rule.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeccompRule {
+    /// Numbers of calls.
+    pub calls: Vec<u32>,
+    /// What becomes of them.
+    pub action: SeccompAction,
+    /// When all of these hold; always when there is none.
+    pub args: Vec<SeccompArg>,
+}
+
+/// A condition on an argument.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeccompArg {
+    /// Which argument, 0 to 5.
+    pub index: u8,
+    /// Comparison.
+    pub op: SeccompOp,
+    /// Compared with; the mask of `MaskedEq`.
+    pub value: u64,
+    /// Compared with by `MaskedEq`.
+    pub value_two: u64,
+}
+
+/// Comparisons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompOp {
+    /// Not equal.
+    Ne,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Equal.
+    Eq,
+    /// Greater or equal.
+    Ge,
+    /// Greater.
+    Gt,
+    /// Equal under a mask.
+    MaskedEq,
 }
 
 /// The root filesystem.
@@ -136,6 +211,8 @@ pub enum MountKind {
         export: u32,
         /// A file rather than a directory.
         file: bool,
+        /// Where writes go.
+        overlay: RootOverlay,
     },
     /// A file system of the kernel's own.
     Tmpfs,
@@ -266,6 +343,9 @@ pub struct Limits {
 pub struct ProcessSpec {
     /// Program and arguments; never empty.
     pub args: Vec<String>,
+    /// Path of the program, where it is not the first argument. Such a process is a hook: it runs before the
+    /// container's own.
+    pub program: Option<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
     /// Absolute working directory.

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 /// Ends the calling task. The last thing its host thread does.
 pub fn exit_task(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Box<dyn Context>) {
     shared.set_exiting();
+    super::freezer::settle(shared);
     let group_status = shared.process.state.lock().exiting;
     let status = group_status.or(owned.leaving).unwrap_or(WaitStatus::killed(Signal::SIGKILL));
     {
@@ -343,6 +344,7 @@ pub fn stop_here(cx: &mut Cx<'_>) {
         return;
     }
     cx.shared.set_mode(RunMode::Stopped);
+    super::freezer::settle(cx.shared);
     while cx.shared.work().contains(Work::STOP) && !cx.shared.work().contains(Work::KILL) {
         let _ = cx.shared.parker().park(None);
     }

@@ -4,6 +4,7 @@
 //! never looks at the tree while its own lock is held.
 
 pub mod exit;
+pub mod freezer;
 pub mod limits;
 pub mod pid;
 pub mod pidfd;
@@ -19,8 +20,8 @@ use limits::Limits;
 use lock::order::{FileObject, Leaf, ProcessState, SignalPending, TaskState};
 use lock::{Ranked, WaitQueue};
 use pid::Pid;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// A thread group.
@@ -37,6 +38,8 @@ pub struct Process {
     pub limits: Ranked<TaskState, Limits>,
     /// Control group; `None` for what is in no container.
     pub cgroup: Ranked<Leaf, Option<Arc<Cgroup>>>,
+    /// Its container's; unset for what is in no container.
+    pub freezer: OnceLock<Arc<freezer::Freezer>>,
     /// A child changed (wait4), or a thread waits for such.
     pub child_events: WaitQueue,
     /// Its own exit (pidfd).
@@ -235,6 +238,7 @@ impl Process {
             queued_signals: AtomicUsize::new(0),
             limits: Ranked::new(limits),
             cgroup: Ranked::new(None),
+            freezer: OnceLock::new(),
             child_events: WaitQueue::new(),
             exit_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),
@@ -262,6 +266,11 @@ impl Process {
     pub fn end_timers(&self) {
         let gone = std::mem::take(&mut *self.timers.lock());
         drop(gone);
+    }
+    /// Whether its container is paused.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.freezer.get().is_some_and(|freezer| freezer.is_frozen())
     }
     /// A copy of the thread list.
     #[must_use]

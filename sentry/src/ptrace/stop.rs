@@ -41,6 +41,7 @@ fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32
         });
     }
     cx.shared.set_mode(RunMode::Traced);
+    crate::process::freezer::settle(cx.shared);
     tell_tracer(cx, code);
     let result = loop {
         if cx.shared.work().contains(Work::KILL) {
@@ -156,6 +157,9 @@ fn call_stop(cx: &mut Cx<'_>, kind: StopKind) {
 
 /// Before a call: the tracer, then seccomp. Returns false when the call is not to be made.
 pub fn enter_call(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> bool {
+    if !cx.shared.is_traced() && cx.owned.seccomp.is_some() {
+        return crate::seccomp::check(cx, call);
+    }
     let mode = cx.shared.trace.lock().as_ref().map(|trace| trace.mode);
     if matches!(mode, Some(Resume::Syscall | Resume::Sysemu)) {
         let regs = cx.context.registers();
@@ -188,6 +192,9 @@ pub fn reload(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> bool {
 
 /// After a call.
 pub fn leave_call(cx: &mut Cx<'_>) {
+    if !cx.shared.is_traced() {
+        return;
+    }
     let mode = cx.shared.trace.lock().as_ref().map(|trace| trace.mode);
     if mode == Some(Resume::Syscall) {
         call_stop(cx, StopKind::Exit);

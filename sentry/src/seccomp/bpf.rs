@@ -102,6 +102,43 @@ impl Program {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+    /// Whether it returns `value` for a call whatever the arguments are: followed as far as only the number
+    /// and the architecture are looked at.
+    #[must_use]
+    pub fn always(&self, number: u32, arch: u32, value: u32) -> bool {
+        let mut accumulator = 0_u32;
+        let mut at = 0_usize;
+        while let Some(insn) = self.0.get(at) {
+            at += 1;
+            let k = insn.k;
+            let hit = match insn.code {
+                0x20 if k == 0 => {
+                    accumulator = number;
+                    continue;
+                }
+                0x20 if k == 4 => {
+                    accumulator = arch;
+                    continue;
+                }
+                0x54 => {
+                    accumulator &= k;
+                    continue;
+                }
+                0x05 => {
+                    at = at.saturating_add(usize::try_from(k).unwrap_or(usize::MAX));
+                    continue;
+                }
+                0x06 => return k == value,
+                0x15 => accumulator == k,
+                0x25 => accumulator > k,
+                0x35 => accumulator >= k,
+                0x45 => accumulator & k != 0,
+                _ => return false,
+            };
+            at += usize::from(if hit { insn.jt } else { insn.jf });
+        }
+        false
+    }
     /// The value it returns; a broken program kills.
     #[must_use]
     pub fn run(&self, data: &Data) -> u32 {
@@ -181,6 +218,8 @@ mod tests {
         assert_eq!(program.run(&data(39, 6)), 0x0005_0001);
         assert_eq!(program.run(&data(39, 5)), 0x7fff_0000);
         assert_eq!(program.run(&data(1, 6)), 0x7fff_0000);
+        assert!(program.always(1, 0, 0x7fff_0000));
+        assert!(!program.always(39, 0, 0x7fff_0000));
     }
 
     #[test]

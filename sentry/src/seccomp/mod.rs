@@ -1,7 +1,10 @@
 //! Seccomp of guests (seccomp(2)): strict mode, and filters run by an interpreter of our own.
 
 mod bpf;
+mod cache;
+mod profile;
 
+use crate::control::spec::SeccompSpec;
 use crate::ptrace::stop;
 use crate::signal::send;
 use crate::task::{Cx, TaskShared, Work};
@@ -10,7 +13,9 @@ use abi::siginfo::SigInfo;
 use abi::signal::Signal;
 use abi::{CallResult, Errno, SysResult, UserAddr, UserPtr};
 use bpf::{Data, Insn, Program};
+use cache::Allowed;
 use platform::SyscallArgs;
+use profile::Profile;
 use std::sync::Arc;
 use vfs::Capabilities;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -41,27 +46,79 @@ pub enum Filters {
         older: Option<Arc<Filters>>,
         /// Instructions of all, with four for each filter.
         weight: usize,
+        /// How many there are.
+        count: u32,
+        /// Calls that all of them allow.
+        allowed: Allowed,
+    },
+    /// The bundle's, below all others.
+    Profile {
+        /// Its table.
+        profile: Profile,
+        /// SECCOMP_FILTER_FLAG_LOG.
+        logs: bool,
+        /// Calls that it allows.
+        allowed: Allowed,
     },
 }
 
+/// Calls that the platform may answer by itself: getpid, getuid, getgid, geteuid, getegid, gettid.
+const LOCAL: [u32; 6] = [39, 102, 104, 107, 108, 186];
+
 impl Filters {
+    /// The profile of a bundle.
+    #[must_use]
+    pub fn of_bundle(spec: &SeccompSpec) -> Arc<Filters> {
+        let profile = Profile::new(spec);
+        let allowed = Allowed::new(None, |call| profile.always_allows(call));
+        Arc::new(Filters::Profile { profile, logs: spec.log, allowed })
+    }
     fn weight(&self) -> usize {
         match self {
-            Filters::Strict => 0,
+            Filters::Strict | Filters::Profile { .. } => 0,
             Filters::Filter { weight, .. } => *weight,
         }
+    }
+    /// How many there are, for /proc.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        match self {
+            Filters::Strict => 0,
+            Filters::Profile { .. } => 1,
+            Filters::Filter { count, .. } => *count,
+        }
+    }
+    fn allowed(&self) -> &Allowed {
+        match self {
+            Filters::Strict => &Allowed::NONE,
+            Filters::Profile { allowed, .. } | Filters::Filter { allowed, .. } => allowed,
+        }
+    }
+    /// Whether they let everything pass that the platform may answer by itself.
+    #[must_use]
+    pub fn allow_local_answers(&self) -> bool {
+        LOCAL.iter().all(|call| self.allowed().has(*call))
+    }
+    /// PR_GET_SECCOMP.
+    #[must_use]
+    pub fn mode(&self) -> u8 {
+        if matches!(self, Filters::Strict) { 1 } else { 2 }
     }
     /// The action with the highest precedence; of equals that of the newest filter.
     fn decide(&self, data: &Data) -> u32 {
         let mut best = RET_ALLOW;
         let mut at = Some(self);
-        while let Some(Filters::Filter { program, older, .. }) = at {
-            let action = program.run(data);
+        while let Some(filters) = at {
+            let (action, older) = match filters {
+                Filters::Strict => break,
+                Filters::Profile { profile, .. } => (profile.decide(data), None),
+                Filters::Filter { program, older, .. } => (program.run(data), older.as_deref()),
+            };
             // As signed numbers: KILL_PROCESS is the least.
             if (action & RET_ACTION).cast_signed() < (best & RET_ACTION).cast_signed() {
                 best = action;
             }
-            at = older.as_deref();
+            at = older;
         }
         best
     }
@@ -70,16 +127,16 @@ impl Filters {
 /// PR_GET_SECCOMP.
 #[must_use]
 pub fn mode(cx: &Cx<'_>) -> u64 {
-    match cx.owned.seccomp.as_deref() {
-        None => 0,
-        Some(Filters::Strict) => 1,
-        Some(Filters::Filter { .. }) => 2,
-    }
+    cx.owned.seccomp.as_ref().map_or(0, |filters| u64::from(filters.mode()))
 }
 
 /// Looks at a call. Returns false when it is not to be made; its result is set then.
 pub fn check(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> bool {
-    let Some(filters) = cx.owned.seccomp.clone() else { return true };
+    let Some(filters) = &cx.owned.seccomp else { return true };
+    if filters.allowed().has(call.number) {
+        return true;
+    }
+    let filters = Arc::clone(filters);
     if matches!(*filters, Filters::Strict) {
         if matches!(call.number, 0 | 1 | 15 | 60) {
             return true;
@@ -184,6 +241,7 @@ fn put(cx: &mut Cx<'_>, filters: Arc<Filters>) {
     cx.shared.set_seccomp(Some(Arc::clone(&filters)));
     cx.owned.seccomp = Some(filters);
     cx.owned.watched = true;
+    cx.owned.publish(cx.shared);
     crate::task::local_answers(cx);
 }
 
@@ -226,7 +284,10 @@ pub fn push(older: Option<Arc<Filters>>, program: Program, logs: bool) -> SysRes
     if weight > MOST_INSNS {
         return Err(Errno::ENOMEM);
     }
-    Ok(Arc::new(Filters::Filter { program, logs, older, weight }))
+    let count = older.as_ref().map_or(0, |older| older.count()).saturating_add(1);
+    let allows = |call| program.always(call, AUDIT_ARCH_X86_64, RET_ALLOW);
+    let allowed = Allowed::new(older.as_ref().map(|older| older.allowed()), allows);
+    Ok(Arc::new(Filters::Filter { program, logs, older, weight, count, allowed }))
 }
 
 fn read_program(cx: &Cx<'_>, at: UserAddr) -> SysResult<Program> {
@@ -271,7 +332,7 @@ fn is_ancestor(older: &Arc<Filters>, newer: &Arc<Filters>) -> bool {
             return true;
         }
         at = match &**filters {
-            Filters::Strict => None,
+            Filters::Strict | Filters::Profile { .. } => None,
             Filters::Filter { older, .. } => older.as_ref(),
         };
     }
@@ -284,6 +345,7 @@ pub fn take_over(cx: &mut Cx<'_>) {
         cx.owned.seccomp = Some(filters);
         cx.owned.no_new_privs |= cx.shared.no_new_privs();
         cx.owned.watched = true;
+        cx.owned.publish(cx.shared);
         crate::task::local_answers(cx);
     }
 }

@@ -5,12 +5,11 @@ use crate::files::FdTable;
 use crate::namespace::NsProxy;
 use crate::process::pid::{Pid, PidNs};
 use crate::process::tree::Node;
-use crate::process::{Process, limits::Resource};
+use crate::process::{Process, freezer, limits::Resource};
 use crate::signal::SignalHandlers;
 use abi::process::CloneFlags;
 use abi::siginfo::StackT;
 use abi::{CallResult, Errno, Failure, Restart, SysResult, UserAddr};
-use lock::Parker;
 use platform::{Context, ThreadState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +77,7 @@ pub fn clone_task(cx: &mut Cx<'_>, request: &CloneRequest) -> CallResult<u32> {
     check(cx, request)?;
     let flags = request.flags;
     // What is pending now comes first, so that no child is born into a dying or stopping group.
-    if cx.shared.work().intersects(Work::KILL | Work::STOP | Work::SIGNAL) {
+    if cx.shared.work().intersects(Work::KILL | Work::STOP | Work::SIGNAL | Work::FREEZE) {
         return Err(Failure::Restart(Restart::NoIntr));
     }
     let plan = crate::namespace::for_clone(cx, flags)?;
@@ -168,6 +167,9 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     process.marks.shares_memory.store(beside, Ordering::Relaxed);
     let group = parent.cgroup.lock().clone();
     *process.cgroup.lock() = group;
+    if let Some(freezer) = parent.freezer.get() {
+        let _ = process.freezer.set(Arc::clone(freezer));
+    }
     Ok(process)
 }
 
@@ -290,6 +292,7 @@ fn link(
         state.live += 1;
         drop(state);
         tree.insert_task(shared.tid(), Arc::clone(shared));
+        freezer::attend_birth(shared);
         return Ok(());
     }
     let Some(node) = tree.node(parent_id) else { return Err(Errno::EAGAIN.into()) };
@@ -314,6 +317,7 @@ fn link(
         zombie: None,
         exit_signal,
     });
+    freezer::attend_birth(shared);
     Ok(())
 }
 
@@ -332,11 +336,8 @@ fn unlink(cx: &Cx<'_>, process: &Arc<Process>, shared: &Arc<TaskShared>) {
 
 /// Sleeps until the child has its own memory. Only a kill ends the wait early.
 fn wait_vfork(cx: &Cx<'_>, latch: &VforkLatch) {
-    let parker: &Parker = cx.shared.parker();
     cx.shared.set_mode(super::RunMode::Sleeping);
-    while !latch.is_done() && !cx.shared.work().contains(Work::KILL) {
-        let _ = parker.park(None);
-    }
+    freezer::rest_while(cx.shared, || !latch.is_done());
     cx.shared.set_mode(super::RunMode::Kernel);
     latch.parker.lock().take();
 }

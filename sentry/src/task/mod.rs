@@ -24,7 +24,11 @@ pub use times::TaskTimes;
 
 /// Tells the platform which constants it may answer without the kernel.
 pub fn local_answers(cx: &mut Cx<'_>) {
-    let answers = (!cx.owned.watched && !cx.kernel().trace.is_on()).then(|| {
+    let looked_at = match &cx.owned.seccomp {
+        None => cx.owned.watched,
+        Some(filters) => cx.shared.is_traced() || !filters.allow_local_answers(),
+    };
+    let answers = (!looked_at && !cx.kernel().trace.is_on()).then(|| {
         let cred = &cx.owned.cred;
         let ns = &cred.user_ns;
         platform::LocalAnswers {

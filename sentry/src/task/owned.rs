@@ -8,6 +8,7 @@ use crate::futex::Waiter;
 use crate::namespace::NsProxy;
 use crate::process::WaitStatus;
 use crate::process::pid::Pid;
+use crate::seccomp::Filters;
 use crate::signal::SignalHandlers;
 use crate::signal::frame::FaultDetail;
 use abi::UserAddr;
@@ -120,14 +121,14 @@ impl TaskOwned {
     /// What others are shown.
     #[must_use]
     pub fn published(&self) -> Published {
-        let filters = self.seccomp.is_some();
+        let filters = self.seccomp.as_deref();
         Published {
             comm: self.comm,
             own_comm: self.comm,
             marks: PublishedMarks {
                 no_new_privs: self.no_new_privs,
-                seccomp_mode: if filters { 2 } else { 0 },
-                seccomp_filters: u32::from(filters),
+                seccomp_mode: filters.map_or(0, Filters::mode),
+                seccomp_filters: filters.map_or(0, Filters::count),
                 personality: self.personal.personality,
                 timer_slack_ns: match self.personal.timer_slack_ns {
                     0 => 50_000,

@@ -4,7 +4,7 @@
 //! loop attends to it before it enters the guest again, so every blocking point only has to give up.
 
 use super::{Cx, RunMode, TaskOwned, TaskShared, Work};
-use crate::process::{WaitStatus, exit};
+use crate::process::{WaitStatus, exit, freezer};
 use crate::signal::deliver::{self, Delivered};
 use crate::signal::frame::FaultDetail;
 use crate::signal::send;
@@ -202,9 +202,7 @@ fn attend(cx: &mut Cx<'_>, mut interrupted: Option<Restart>) -> Attended {
             cx.shared.clear_work(Work::CONTINUED);
             exit::report_continue(cx.kernel(), &cx.shared.process);
         } else if work.contains(Work::FREEZE) {
-            cx.shared.set_mode(RunMode::Sleeping);
-            let _ = cx.shared.parker().park(None);
-            cx.shared.set_mode(RunMode::Kernel);
+            freezer::freeze_here(cx.shared);
         } else if work.contains(Work::SECCOMP) {
             cx.shared.clear_work(Work::SECCOMP);
             crate::seccomp::take_over(cx);

@@ -47,6 +47,7 @@ const EXITING: u32 = 1;
 const TRACED: u32 = 2;
 const NO_NEW_PRIVS: u32 = 4;
 const INTERRUPT: u32 = 8;
+const FROZEN: u32 = 16;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -318,6 +319,19 @@ impl TaskShared {
     /// Whether PTRACE_INTERRUPT was asked; forgets it.
     pub fn take_interrupt(&self) -> bool {
         self.flags.fetch_and(!INTERRUPT, Ordering::SeqCst) & INTERRUPT != 0
+    }
+    /// It sleeps because its container is paused. Only the thread itself calls it.
+    pub fn set_frozen(&self) {
+        self.flags.fetch_or(FROZEN, Ordering::SeqCst);
+    }
+    /// It goes on.
+    pub fn clear_frozen(&self) {
+        self.flags.fetch_and(!FROZEN, Ordering::SeqCst);
+    }
+    /// Whether it sleeps because its container is paused.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & FROZEN != 0
     }
     /// Its seccomp filters.
     #[must_use]

@@ -57,6 +57,8 @@ struct State {
     missed: u32,
     /// Overrun of the last signal that was taken.
     overrun: u32,
+    /// It has expired while its container was paused.
+    held: bool,
 }
 
 /// A timer of a process.
@@ -168,6 +170,13 @@ impl SignalTimer {
         state.overrun = std::mem::take(&mut state.missed);
         state.overrun
     }
+    /// The container runs again: an expiry that was held back comes now.
+    pub fn release(&self) {
+        if std::mem::take(&mut self.state.lock().held) {
+            let target: Weak<dyn TimerTarget> = Weak::<SignalTimer>::clone(&self.me);
+            timers().arm(self.name, Instant::now(), target);
+        }
+    }
     fn send(&self, missed: u32) {
         let Some(process) = self.process.upgrade() else { return };
         match &self.notify {
@@ -216,6 +225,10 @@ impl TimerTarget for SignalTimer {
         let (missed, next) = {
             let mut state = self.state.lock();
             let at = state.at?;
+            if self.process.upgrade().is_some_and(|process| process.is_frozen()) {
+                state.held = true;
+                return None;
+            }
             if now < at {
                 drop(state);
                 return self.look_again(at, now);

@@ -28,6 +28,17 @@ struct Queue {
     telling: Option<TimerId>,
     changed: bool,
     started: bool,
+    // Nothing but this timer fires.
+    held: Option<TimerId>,
+}
+
+/// Whether timers fire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// When their time comes.
+    Free,
+    /// Not until they are free again; then those whose time has passed do.
+    Held,
 }
 
 impl Queue {
@@ -37,6 +48,13 @@ impl Queue {
         }
         if self.telling == Some(id) {
             self.changed = true;
+        }
+    }
+    /// The next to fire.
+    fn first(&self) -> Option<(Instant, TimerId)> {
+        match self.held {
+            None => self.by_time.first_key_value().map(|(key, _)| *key),
+            Some(only) => self.by_id.get(&only).map(|at| (*at, only)),
         }
     }
     fn insert(&mut self, at: Instant, id: TimerId, target: Weak<dyn TimerTarget>) {
@@ -77,7 +95,7 @@ impl Timers {
     pub fn arm(self: &Arc<Self>, id: TimerId, at: Instant, target: Weak<dyn TimerTarget>) {
         let mut queue = self.queue.lock();
         queue.remove(id);
-        let first = queue.by_time.first_key_value().is_none_or(|((earliest, _), _)| at < *earliest);
+        let first = queue.first().is_none_or(|(earliest, _)| at < earliest);
         queue.insert(at, id, target);
         let start = !queue.started;
         queue.started = true;
@@ -101,11 +119,20 @@ impl Timers {
         self.queue.lock().remove(id);
     }
 
+    /// Holds all timers back, or lets them fire. What [`later`] was given is done all the same.
+    pub fn hold(&self, hold: Hold) {
+        self.queue.lock().held = match hold {
+            Hold::Free => None,
+            Hold::Held => Some(LATER.1),
+        };
+        self.parker.unpark();
+    }
+
     fn run(&self) {
         loop {
             let mut queue = self.queue.lock();
             let now = Instant::now();
-            let next = queue.by_time.first_key_value().map(|((at, id), _)| (*at, *id));
+            let next = queue.first();
             match next {
                 Some((at, id)) if at <= now => {
                     let target = queue.by_time.remove(&(at, id));
@@ -146,10 +173,11 @@ impl TimerTarget for Later {
     }
 }
 
+static LATER: std::sync::LazyLock<(Arc<Later>, TimerId)> =
+    std::sync::LazyLock::new(|| (Arc::default(), timers().new_id()));
+
 /// Runs `job` on the timer thread, soon: for what must not be done under the caller's locks.
 pub fn later(job: impl FnOnce() + Send + 'static) {
-    static LATER: std::sync::LazyLock<(Arc<Later>, TimerId)> =
-        std::sync::LazyLock::new(|| (Arc::default(), timers().new_id()));
     let (queue, id) = &*LATER;
     queue.0.lock().push(Box::new(job));
     let target: Arc<dyn TimerTarget> = queue.clone();
