@@ -6,7 +6,7 @@ use seccompiler::{
 };
 
 /// Restriction of a call's arguments.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Arguments {
     /// Any.
     Any,
@@ -24,10 +24,40 @@ pub enum Arguments {
         /// Its values.
         values: &'static [u64],
     },
+    /// One row of the table matches: all its arguments (32 bits, by index) have these values.
+    Table(Vec<Vec<(u8, u64)>>),
+}
+
+impl Rule {
+    /// The rule as conditions of which one must hold; none for a call that is always allowed.
+    pub fn compile(&self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+        let equal = |index: u8, value: u64| {
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        };
+        match &self.arguments {
+            Arguments::Any | Arguments::Without { bits: 0, .. } => Ok(Vec::new()),
+            Arguments::Without { index, bits } => {
+                let clear = SeccompCmpOp::MaskedEq(*bits);
+                let condition = SeccompCondition::new(*index, SeccompCmpArgLen::Qword, clear, 0)?;
+                Ok(vec![SeccompRule::new(vec![condition])?])
+            }
+            Arguments::OneOf { index, values } => {
+                values.iter().map(|value| SeccompRule::new(vec![equal(*index, *value)?])).collect()
+            }
+            Arguments::Table(rows) => rows
+                .iter()
+                .map(|row| {
+                    let conditions: Result<_, _> =
+                        row.iter().map(|(index, value)| equal(*index, *value)).collect();
+                    SeccompRule::new(conditions?)
+                })
+                .collect(),
+        }
+    }
 }
 
 /// One allowed host call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
     /// Number on this architecture.
     pub number: i64,
@@ -112,37 +142,21 @@ pub const RULES: &[Rule] = &[
     call(libc::SYS_exit_group, "the end"),
 ];
 
-fn rules() -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendError> {
-    let mut rules = Vec::with_capacity(RULES.len());
-    for Rule { number, arguments, .. } in RULES {
-        let chain = match *arguments {
-            Arguments::Any => Vec::new(),
-            Arguments::Without { index, bits } => {
-                let clear = SeccompCmpOp::MaskedEq(bits);
-                let condition = SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?;
-                vec![SeccompRule::new(vec![condition])?]
-            }
-            Arguments::OneOf { index, values } => {
-                let mut chain = Vec::with_capacity(values.len());
-                for value in values {
-                    let length = SeccompCmpArgLen::Dword;
-                    let condition = SeccompCondition::new(index, length, SeccompCmpOp::Eq, *value)?;
-                    chain.push(SeccompRule::new(vec![condition])?);
-                }
-                chain
-            }
-        };
-        rules.push((*number, chain));
-    }
-    Ok(rules)
+/// Installs the gofer's filter on the calling thread, for good. Sets no_new_privs.
+pub fn install() -> Result<(), GoferError> {
+    install_rules(RULES)
 }
 
-/// Installs the filter on the calling thread, for good. Sets no_new_privs.
-pub fn install() -> Result<(), GoferError> {
+/// Installs a filter of such rules on the calling thread, for good. Sets no_new_privs. Any call without a rule
+/// kills the process.
+pub fn install_rules<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<(), GoferError> {
     let error = |error: &dyn std::fmt::Display| GoferError::Filter(error.to_string());
-    let rules = rules().map_err(|e| error(&e))?.into_iter().collect();
+    let mut compiled = std::collections::BTreeMap::new();
+    for rule in rules {
+        compiled.insert(rule.number, rule.compile().map_err(|e| error(&e))?);
+    }
     let arch = TargetArch::x86_64;
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)
+    let filter = SeccompFilter::new(compiled, SeccompAction::KillProcess, SeccompAction::Allow, arch)
         .map_err(|e| error(&e))?;
     let program: seccompiler::BpfProgram =
         filter.try_into().map_err(|e: seccompiler::BackendError| error(&e))?;

@@ -52,8 +52,11 @@ pub(crate) struct Global {
     #[arg(long, value_enum, default_value = "systrap")]
     pub(crate) platform: Platform,
     /// Network of the sandbox
-    #[arg(long, value_enum, default_value = "none")]
+    #[arg(long, value_enum, default_value = "host")]
     pub(crate) network: Network,
+    /// Let guests with CAP_NET_RAW make raw sockets
+    #[arg(long)]
+    pub(crate) net_raw: bool,
     /// Where writes go: none (to the bundle's root file system), root:memory or root:self (to the sandbox's
     /// memory, gone when it ends), all:memory or all:self (those to bind mounts as well)
     #[arg(long, default_value = "none")]
@@ -86,10 +89,8 @@ pub(crate) enum Platform {
 pub(crate) enum Network {
     /// Loopback only.
     None,
-    /// The host's sockets.
+    /// Sockets of the container's network namespace.
     Host,
-    /// A stack of our own.
-    Sandbox,
 }
 
 /// Where writes of a guest go.

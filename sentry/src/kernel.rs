@@ -14,6 +14,7 @@ use abi::SysResult;
 use lock::Ranked;
 use lock::order::PidTable;
 use mm::Frames;
+use net::host::HostNet;
 use net::netns::NetNs;
 use platform::Platform;
 use std::sync::Arc;
@@ -93,8 +94,12 @@ pub struct Machine {
 }
 
 impl Kernel {
-    /// A kernel without processes.
-    pub fn new(platform: Arc<dyn Platform>, machine: Machine) -> SysResult<Arc<Kernel>> {
+    /// A kernel without processes; its network is the loopback, or that of the host behind `network`.
+    pub fn new(
+        platform: Arc<dyn Platform>,
+        machine: Machine,
+        network: Option<HostNet>,
+    ) -> SysResult<Arc<Kernel>> {
         let frames = Frames::new(Arc::clone(platform.memory()));
         if machine.memory != 0 {
             frames.policy().set_total(machine.memory);
@@ -107,7 +112,7 @@ impl Kernel {
             uts,
             ipc: IpcNs::new(next_ino(), Arc::clone(&user)),
             cgroup: CgroupNs::new(Arc::clone(&user)),
-            net: NetNs::new(next_ino(), Arc::clone(&user)),
+            net: NetNs::with_host(next_ino(), Arc::clone(&user), network),
             pid_for_children: Arc::clone(&pid),
         });
         let now = vfs::realtime_now();

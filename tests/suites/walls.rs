@@ -92,7 +92,10 @@ impl Process {
 
 /// A container that sleeps, and its monitor.
 fn sleeping(platform: &str) -> (Bundle, Process) {
-    let bundle = Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"]);
+    started(platform, Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"]))
+}
+
+fn started(platform: &str, bundle: Bundle) -> (Bundle, Process) {
     let mut run = bundle.runsc(platform, "run");
     run.arg("--detach")
         .arg("--bundle")
@@ -168,6 +171,44 @@ fn gofer(gofer: Process, own: Process) {
     gofer.assert_not_in_namespaces_of(own, &["mnt", "ipc", "uts", "cgroup", "net"]);
     gofer.assert_empty_root();
     gofer.assert_no_environment();
+}
+
+/// CAP_NET_BIND_SERVICE.
+const NETWORK_CAPABILITIES: u64 = 1 << 10;
+
+#[test]
+fn the_network_helper_has_nothing_but_its_namespace() {
+    let own = Process(i32::try_from(std::process::id()).expect("a pid"));
+    let mut bundle = Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"]);
+    // None for the network: the caller's.
+    bundle.config["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);
+    let (_bundle, monitor) = started("systrap", bundle);
+    // The sentry stands in a network of its own all the same.
+    sentry(child(monitor, "runsc-sentry"), own);
+    let helper = child(monitor, "runsc-net");
+    for key in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let bits = u64::from_str_radix(&helper.status(key), 16).expect("hexadecimal");
+        assert_eq!(bits & !NETWORK_CAPABILITIES, 0, "{key} of the network helper: {bits:x}");
+    }
+    helper.assert_filtered();
+    helper.assert_not_in_namespaces_of(own, &["mnt", "ipc", "uts", "cgroup"]);
+    assert_eq!(helper.namespace("net"), own.namespace("net"));
+    helper.assert_empty_root();
+    helper.assert_no_host_files();
+    helper.assert_no_environment();
+    for (number, target) in helper.descriptors() {
+        let fine = target == "/dev/null"
+            || target.starts_with("socket:")
+            || (target.starts_with("/proc/") || target.starts_with('/')) && target.contains("/net/");
+        assert!(fine, "descriptor {number} of the network helper is {target}");
+    }
+}
+
+#[test]
+fn without_something_to_reach_there_is_no_network_helper() {
+    let (_bundle, monitor) = sleeping("systrap");
+    let names: Vec<String> = monitor.children().into_iter().map(Process::name).collect();
+    assert!(!names.iter().any(|name| name == "runsc-net"), "{names:?}");
 }
 
 fn stub(stub: Process, sentry: Process) {

@@ -1,6 +1,7 @@
 //! UNSAFE: host calls that neither rustix nor nix offers, and small helpers around errors.
 
 pub mod cpu;
+pub mod inet;
 mod rest;
 pub(crate) mod seccomp;
 mod vdso;

@@ -6,10 +6,10 @@ use crate::container::state::OCI_VERSION;
 use crate::container::{Held, ProcessRef, Record, Status, Store};
 use crate::error::{Doing, Failure, Outcome};
 use crate::log;
-use crate::sandbox::hooks;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait};
 use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::sandbox::{hooks, network};
 use crate::spec::convert::Net;
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
@@ -80,8 +80,10 @@ pub(super) fn begin_plan(
                     Presence::Attached => Some(own_error()?),
                     Presence::Detached => None,
                 };
-                let doors =
-                    Doors { listener: listen(&socket)?, log: debug_log(global, presence)?, last_words };
+                let hooked = presence == Presence::Detached && plan.hooks.is_some();
+                let reach = network::reach(global, &plan, hooked)?;
+                let listener = listen(&socket)?;
+                let doors = Doors { listener, log: debug_log(global, presence)?, last_words, reach };
                 (socket, Some(doors))
             }
         };

@@ -5,9 +5,8 @@
 use crate::error::{Failure, Outcome};
 use ::sentry::control::spec::PlatformKind;
 use gofer::filter::{Arguments, Rule};
-use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
+use net::host::options::{Calls, HostOption, OPTIONS};
+use std::collections::BTreeMap;
 
 const fn call(number: i64, why: &'static str) -> Rule {
     Rule { number, arguments: Arguments::Any, why }
@@ -33,6 +32,12 @@ const TIOCSWINSZ: u64 = 0x5414;
 const FIONREAD: u64 = 0x541b;
 /// SECCOMP_IOCTL_NOTIF_RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS.
 const NOTIFY: [u64; 5] = [0xc050_2100, 0xc018_2101, 0x4008_2102, 0x4018_2103, 0x4008_2104];
+
+const IOCTLS: &[u64] = &[
+    TCGETS, TCSETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, NOTIFY[0], NOTIFY[1], NOTIFY[2], NOTIFY[3], NOTIFY[4],
+];
+const SIOCOUTQ: u64 = 0x5411;
+const SIOCATMARK: u64 = 0x8905;
 
 /// Of both platforms.
 const RULES: &[Rule] = &[
@@ -77,17 +82,7 @@ const RULES: &[Rule] = &[
         &[1, 2, 3, 4, 1024, 1025, 1033, 1034, F_DUPFD_CLOEXEC],
         "flags of donated files, seals and pipe sizes",
     ),
-    Rule {
-        number: libc::SYS_ioctl,
-        arguments: Arguments::OneOf {
-            index: 1,
-            values: &[
-                TCGETS, TCSETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, NOTIFY[0], NOTIFY[1], NOTIFY[2], NOTIFY[3],
-                NOTIFY[4],
-            ],
-        },
-        why: "donated terminals; notifications of guests' calls",
-    },
+    one_of(libc::SYS_ioctl, 1, IOCTLS, "donated terminals; notifications of guests' calls"),
     call(libc::SYS_brk, "the allocator"),
     without(libc::SYS_mmap, 2, PROT_EXEC, "the allocator, thread stacks, the memory file; never executable"),
     without(libc::SYS_mprotect, 2, PROT_EXEC, "the allocator, guards of thread stacks; never executable"),
@@ -137,50 +132,65 @@ const PTRACE_RULES: &[Rule] = &[
     call(libc::SYS_process_vm_writev, "the ptrace platform looks into its stubs"),
 ];
 
-fn rules(platform: PlatformKind) -> impl Iterator<Item = &'static Rule> {
-    let more = if platform == PlatformKind::Ptrace { PTRACE_RULES } else { &[] };
-    RULES.iter().chain(more)
+/// Which network the sentry has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sockets {
+    /// Its own loopback.
+    Inside,
+    /// Donated by the network helper.
+    Donated,
 }
 
-fn compile(rule: &Rule) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    match rule.arguments {
-        Arguments::Any => Ok(Vec::new()),
-        Arguments::Without { bits: 0, .. } => Ok(Vec::new()),
-        Arguments::Without { index, bits } => {
-            let clear = SeccompCmpOp::MaskedEq(bits);
-            let condition = SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?;
-            Ok(vec![SeccompRule::new(vec![condition])?])
-        }
-        Arguments::OneOf { index, values } => {
-            let mut chain = Vec::with_capacity(values.len());
-            for value in values {
-                let condition =
-                    SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)?;
-                chain.push(SeccompRule::new(vec![condition])?);
-            }
-            Ok(chain)
-        }
-    }
+const SOL_SOCKET: u64 = 1;
+
+/// The options that the sentry touches on donated sockets, level and name, as rows for one of the two calls.
+fn options(except: Calls) -> Vec<Vec<(u8, u64)>> {
+    let row = |option: &HostOption| {
+        let bits = |value: i32| u64::from(value.cast_unsigned());
+        vec![(1, bits(option.level)), (2, bits(option.name))]
+    };
+    OPTIONS.iter().filter(|option| option.calls != except).map(row).collect()
+}
+
+/// With donated sockets. No socket(2), no bind(2): those are the helper's.
+fn socket_rules() -> Vec<Rule> {
+    let mut set = options(Calls::Get);
+    set.push(vec![(1, SOL_SOCKET), (2, SO_PASSCRED)]);
+    let table = |number, rows, why| Rule { number, arguments: Arguments::Table(rows), why };
+    vec![
+        call(libc::SYS_connect, "donated sockets; they lead nowhere but to the container's network"),
+        call(libc::SYS_listen, "donated sockets"),
+        call(libc::SYS_getsockname, "donated sockets"),
+        call(libc::SYS_getpeername, "donated sockets"),
+        table(libc::SYS_getsockopt, options(Calls::Set), "the options of donated sockets that are listed"),
+        table(libc::SYS_setsockopt, set, "the same, and who a stub's helper speaks for"),
+        Rule {
+            number: libc::SYS_ioctl,
+            arguments: Arguments::Table(
+                IOCTLS.iter().chain(&[SIOCOUTQ, SIOCATMARK]).map(|request| vec![(1, *request)]).collect(),
+            ),
+            why: "donated terminals and sockets; notifications of guests' calls",
+        },
+    ]
+}
+
+/// All rules of a sentry, by call.
+fn rules(platform: PlatformKind, sockets: Sockets) -> BTreeMap<i64, Rule> {
+    let ptrace = if platform == PlatformKind::Ptrace { PTRACE_RULES } else { &[] };
+    let donated = if sockets == Sockets::Donated { socket_rules() } else { Vec::new() };
+    RULES.iter().chain(ptrace).cloned().chain(donated).map(|rule| (rule.number, rule)).collect()
 }
 
 /// Installs the filter on this process, which has one thread, for good.
-pub(crate) fn install(platform: PlatformKind) -> Outcome<()> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("the sentry's filter: {error}"));
-    let mut compiled = std::collections::BTreeMap::new();
-    for rule in rules(platform) {
-        compiled.insert(rule.number, compile(rule).map_err(|error| failed(&error))?);
-    }
-    let filter =
-        SeccompFilter::new(compiled, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64);
-    let filter = filter.map_err(|error| failed(&error))?;
-    let program: seccompiler::BpfProgram =
-        filter.try_into().map_err(|e: seccompiler::BackendError| failed(&e))?;
-    seccompiler::apply_filter(&program).map_err(|error| failed(&error))
+pub(crate) fn install(platform: PlatformKind, sockets: Sockets) -> Outcome<()> {
+    gofer::filter::install_rules(rules(platform, sockets).values())
+        .map_err(|error| Failure::new(format!("the sentry's {error}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PTRACE_RULES, RULES, compile};
+    use super::{PTRACE_RULES, RULES, Sockets, rules};
+    use ::sentry::control::spec::PlatformKind;
 
     #[test]
     fn nothing_that_opens_executes_or_makes_sockets() {
@@ -191,7 +201,7 @@ mod tests {
             libc::SYS_creat,
             libc::SYS_socket,
             libc::SYS_socketpair,
-            libc::SYS_connect,
+            libc::SYS_bind,
             libc::SYS_execve,
             libc::SYS_execveat,
             libc::SYS_mount,
@@ -200,12 +210,15 @@ mod tests {
             libc::SYS_bpf,
             libc::SYS_io_uring_setup,
         ];
-        for rule in RULES.iter().chain(PTRACE_RULES) {
-            assert!(!forbidden.contains(&rule.number), "{}", rule.number);
-            assert!(!rule.why.is_empty());
-            compile(rule).unwrap();
+        for sockets in [Sockets::Inside, Sockets::Donated] {
+            for rule in rules(PlatformKind::Ptrace, sockets).values() {
+                assert!(!forbidden.contains(&rule.number), "{}", rule.number);
+                assert!(!rule.why.is_empty());
+                rule.compile().unwrap();
+            }
         }
-        assert!(!RULES.iter().any(|rule| rule.number == libc::SYS_ptrace));
+        assert!(!rules(PlatformKind::Systrap, Sockets::Donated).contains_key(&libc::SYS_ptrace));
+        assert!(!rules(PlatformKind::Systrap, Sockets::Inside).contains_key(&libc::SYS_connect));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use super::monitor;
 use super::sentry::{Identity, Inherited, NOBODY};
-use super::{gofer, sentry};
-use crate::cli::{Global, Network};
+use super::{gofer, network, sentry};
+use crate::cli::Global;
 use crate::error::{Doing, Failure, HostError, Outcome};
 use crate::spec::{Plan, convert};
 use ::sentry::control::Donated;
 use ::sentry::control::client::Client;
 use ::sentry::control::message::{Ask, MOST_FDS};
-use ::sentry::control::spec::{BootConfig, HostFacts, NetworkMode};
+use ::sentry::control::spec::{BootConfig, HostFacts};
 use platform::spawn::{Child, IdMap, SetGroups, write_id_maps};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -26,6 +26,8 @@ pub(crate) struct Launched {
     pub(crate) sentry: Option<Child>,
     /// The file server.
     pub(crate) gofer: Child,
+    /// The network helper, when the sandbox is the container's own and has one.
+    pub(crate) network: Option<Child>,
 }
 
 /// Descriptors of a container's process.
@@ -46,6 +48,8 @@ pub(crate) struct Doors {
     pub(crate) log: Option<OwnedFd>,
     /// Where a panic is told.
     pub(crate) last_words: Option<OwnedFd>,
+    /// What the sandbox' network leads to.
+    pub(crate) reach: Option<network::Reach>,
 }
 
 /// A connected pair of packet sockets.
@@ -62,8 +66,9 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let who = identity();
     let config = boot_config(global, plan);
     let donated = Donated { stdio: fds.stdio, preserved: fds.preserved, gofer: Some(sentry_gofer) };
-    let Doors { listener, log, last_words } = doors;
-    let inherited = Inherited { owner: sentry_owner, listener, donated, log, last_words };
+    let Doors { listener, log, last_words, reach } = doors;
+    let (helper, wire, word) = helper(reach.as_ref())?;
+    let inherited = Inherited { owner: sentry_owner, listener, network: wire, donated, log, last_words };
     let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
     map_ids(sentry.pid(), who)?;
     rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;
@@ -72,7 +77,19 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     if let Err(error) = client.answer(0) {
         return Err(explain(error.into(), failures, sentry.0.as_ref()));
     }
-    Ok(Launched { client, sentry: sentry.keep(), gofer: gofer.keep().ok_or_else(|| Failure::new("gofer"))? })
+    word.map_or(Ok(()), network::ready)?;
+    let gofer = gofer.keep().ok_or_else(|| Failure::new("gofer"))?;
+    Ok(Launched { client, sentry: sentry.keep(), gofer, network: helper.keep() })
+}
+
+/// Starts the network helper where there is something to reach: the child, the sentry's end of its socket, and
+/// where it says that it serves.
+fn helper(reach: Option<&network::Reach>) -> Outcome<(Killed, Option<OwnedFd>, Option<OwnedFd>)> {
+    let Some(reach) = reach else { return Ok((Killed(None), None, None)) };
+    let (own_end, wire) = pair()?;
+    let (word, own_word) = pipe()?;
+    let child = network::spawn(reach, own_end, own_word)?;
+    Ok((Killed(Some(child)), Some(wire), Some(word)))
 }
 
 /// Adds a container to the sandbox behind `socket`.
@@ -89,7 +106,8 @@ pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<L
     if let Err(error) = client.ask(Ask::Create { spec: Box::new(plan.container.clone()) }, &donated) {
         return Err(explain(error.into(), failures, None));
     }
-    Ok(Launched { client, sentry: None, gofer: gofer.keep().ok_or_else(|| Failure::new("gofer"))? })
+    let gofer = gofer.keep().ok_or_else(|| Failure::new("gofer"))?;
+    Ok(Launched { client, sentry: None, gofer, network: None })
 }
 
 /// A failure of the sentry may be the gofer's fault, or a death it could not explain.
@@ -157,11 +175,6 @@ fn boot_config(global: &Global, plan: &Plan) -> BootConfig {
     BootConfig {
         sandbox: plan.container.id.clone(),
         platform: convert::platform(global),
-        network: match global.network {
-            Network::None => NetworkMode::None,
-            Network::Host => NetworkMode::Host,
-            Network::Sandbox => NetworkMode::Sandbox,
-        },
         strace: global.strace,
         debug: global.debug,
         memory_limit: host_memory(),

@@ -11,6 +11,7 @@ pub(crate) mod gofer;
 pub(crate) mod hooks;
 pub(crate) mod launch;
 pub(crate) mod monitor;
+pub(crate) mod network;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
 pub(crate) mod walls;

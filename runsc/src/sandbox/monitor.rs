@@ -143,7 +143,7 @@ pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) ->
 /// Ends what is left of a sandbox: the sentry's death is that of its pid namespace. Words, if the sentry had
 /// ended on its own.
 pub(crate) fn tear_down(launched: Launched) -> Option<String> {
-    let Launched { client, sentry, gofer } = launched;
+    let Launched { client, sentry, gofer, network } = launched;
     let mut words = None;
     if let Some(sentry) = sentry {
         if has_ended(&sentry) || client.is_gone() {
@@ -155,6 +155,9 @@ pub(crate) fn tear_down(launched: Launched) -> Option<String> {
     }
     drop(client);
     kill_and_reap(&gofer);
+    if let Some(network) = network {
+        kill_and_reap(&network);
+    }
     words
 }
 

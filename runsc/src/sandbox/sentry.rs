@@ -2,14 +2,15 @@
 //! root, no capabilities, a filter. Everything that needs the host (memory file, facts, the platform's
 //! template process) is made on the way.
 
-use super::filter;
-use super::walls::{fill_standard, leave_caller, unshare};
+use super::filter::{self, Sockets};
+use super::walls::{fill_standard, leave_caller, raise_descriptor_limit, unshare};
 use crate::error::{Doing, Failure, Outcome};
 use ::sentry::container::Sandbox;
 use ::sentry::control::message::{Answer, Reply, send};
 use ::sentry::control::server::serve;
 use ::sentry::control::spec::{BootConfig, ContainerSpec, PlatformKind};
 use ::sentry::control::{ControlError, Donated, ErrorKind, SandboxControl};
+use net::host::HostNet;
 use platform::Platform;
 use platform::memory::MemoryFile;
 use platform::ptrace::Ptrace;
@@ -42,6 +43,8 @@ pub(crate) struct Inherited {
     pub(crate) owner: OwnedFd,
     /// Listening socket for other calls of the runtime.
     pub(crate) listener: OwnedFd,
+    /// Connection to the network helper.
+    pub(crate) network: Option<OwnedFd>,
     /// Of the first container.
     pub(crate) donated: Donated,
     /// `--debug-log`.
@@ -99,7 +102,7 @@ fn boot(
     keep.extend(
         fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd),
     );
-    keep.extend(fds.log.iter().chain(&fds.last_words).map(AsFd::as_fd));
+    keep.extend(fds.log.iter().chain(&fds.last_words).chain(&fds.network).map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);
     fill_standard(fds.last_words.as_ref().or(fds.log.as_ref()))?;
@@ -112,12 +115,14 @@ fn boot(
     keep_capabilities(CAPABILITIES_OF_BOOT).doing(|| "giving up capabilities")?;
     platform::host::one_heap();
     config.host = super::launch::host_facts();
-    let control = ready(&mut config, fds.log)?;
+    raise_descriptor_limit();
+    let sockets = if fds.network.is_some() { Sockets::Donated } else { Sockets::Inside };
+    let control = ready(&mut config, fds.log, fds.network.map(HostNet::new))?;
     empty_root().doing(|| "leaving the host's root")?;
     keep_capabilities(0).doing(|| "giving up capabilities")?;
     set_dumpable(Dumpable::No).doing(|| "PR_SET_DUMPABLE")?;
     check_no_directories(DESCRIPTORS_CHECKED).doing(|| "a descriptor of the host's files is open")?;
-    filter::install(config.platform)?;
+    filter::install(config.platform, sockets)?;
     let id = container.id.clone();
     control.create_container(container, fds.donated)?;
     send(fds.owner.as_fd(), &Reply { number: 0, body: Answer::Done }, &[]).doing(|| "reporting")?;
@@ -127,7 +132,11 @@ fn boot(
 
 /// The kernel, with everything it needs of the host in its hands. A host without what systrap needs gets
 /// ptrace, and `config` says so.
-fn ready(config: &mut BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn SandboxControl>> {
+fn ready(
+    config: &mut BootConfig,
+    log: Option<OwnedFd>,
+    network: Option<HostNet>,
+) -> Outcome<Arc<dyn SandboxControl>> {
     let fail = |what: &str, errno: abi::Errno| Failure::new(format!("{what}: {errno}"));
     let memory = MemoryFile::create(config.memory_limit).map_err(|e| fail("the memory file", e))?;
     let memory = Arc::new(memory);
@@ -147,7 +156,7 @@ fn ready(config: &mut BootConfig, log: Option<OwnedFd>) -> Outcome<Arc<dyn Sandb
             Arc::new(Ptrace::new(memory).map_err(|e| fail("platform ptrace", e))?)
         }
     };
-    let sandbox = Sandbox::new(config, platform).map_err(|e| fail("the kernel", e))?;
+    let sandbox = Sandbox::new(config, platform, network).map_err(|e| fail("the kernel", e))?;
     if let Some(log) = log {
         sandbox.kernel().trace.set_sink(Box::new(std::fs::File::from(log)));
     }

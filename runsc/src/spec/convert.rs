@@ -44,7 +44,7 @@ pub(crate) enum Net {
     New,
     /// This one.
     Path(PathBuf),
-    /// The caller's: the guest still gets its own loopback only.
+    /// The caller's.
     Host,
 }
 

@@ -45,6 +45,7 @@ ranks! {
     Socket = 400, "One socket.";
     SocketPeer = 410, "The other end of a socket, or a socket reached through a table.";
     NetStack = 420, "Ports, routes and queues of one network stack.";
+    NetHelper = 430, "The conversation with the network helper.";
     Tty = 440, "One terminal: line discipline and queues.";
     FileObject = 450, "Inner state of pipes, eventfds, timers and their like.";
     FileWrite = 460, "Serialises writes and size changes of one in-memory file.";

@@ -1,4 +1,5 @@
-//! Sockets: the layer under the socket calls, AF_UNIX, AF_INET and AF_INET6 over the loopback, AF_NETLINK.
+//! Sockets: the layer under the socket calls, AF_UNIX, AF_INET and AF_INET6 over the loopback or donated by
+//! the host, AF_NETLINK.
 //!
 //! A [`Socket`] never blocks; [`SocketFile`] waits. Everything belongs to a [`NetNs`]. Sending takes the
 //! receiver's queue lock and nothing wider.
@@ -7,6 +8,7 @@
 pub mod addr;
 pub mod base;
 pub mod control;
+pub mod host;
 pub mod inbox;
 pub mod inet;
 pub mod netlink;
@@ -46,6 +48,9 @@ fn make(
             // SOCK_RAW of AF_UNIX is SOCK_DGRAM (unix_create).
             let kind = if kind == SockType::Raw { SockType::Dgram } else { kind };
             unix::UnixSocket::new(ns, kind, by)
+        }
+        AF_INET | AF_INET6 if let Some(host) = ns.host() => {
+            return host::HostSocket::new(ns, host, family, kind, protocol, by);
         }
         AF_INET | AF_INET6 => match (kind, protocol) {
             (SockType::Stream, 0 | 6) => inet::tcp::TcpSocket::new(ns, family),

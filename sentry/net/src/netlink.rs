@@ -3,6 +3,8 @@
 
 use crate::addr::SockAddr;
 use crate::base::Base;
+use crate::host::HostNet;
+use crate::host::wire::Dump;
 use crate::inbox::{Ancillary, Message, MessageInbox};
 use crate::netns::{Interface, NetNs};
 use crate::socket::Socket;
@@ -95,6 +97,15 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The address an attribute holds.
+fn ip_of(data: &[u8]) -> SysResult<IpAddr> {
+    match data.len() {
+        4 => Ok(IpAddr::from(*data.first_chunk::<4>().ok_or(Errno::EINVAL)?)),
+        16 => Ok(IpAddr::from(*data.first_chunk::<16>().ok_or(Errno::EINVAL)?)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 fn family(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 2 } else { 10 }
 }
@@ -162,8 +173,13 @@ impl NetlinkSocket {
         let body = request.bytes.get(HEADER..).unwrap_or_default();
         let wanted_family = body.first().copied().unwrap_or(0);
         let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
-        let interfaces = self.base.ns.interfaces();
         let seq = request.seq;
+        if let Some(host) = self.base.ns.host()
+            && let Some(answered) = self.host_route(host, request, pid)?
+        {
+            return Ok(answered);
+        }
+        let interfaces = self.base.ns.interfaces();
         match (request.kind, dump) {
             (18, true) => {
                 self.dump(interfaces.iter(), seq, pid, |out, i| link(out, i, NLM_F_MULTI, seq, pid))
@@ -205,11 +221,7 @@ impl NetlinkSocket {
             }
             (26, false) => {
                 let data = attribute(body.get(12..).unwrap_or_default(), 1).ok_or(Errno::EINVAL)?;
-                let ip = match data.len() {
-                    4 => IpAddr::from(*data.first_chunk::<4>().ok_or(Errno::EINVAL)?),
-                    16 => IpAddr::from(*data.first_chunk::<16>().ok_or(Errno::EINVAL)?),
-                    _ => return Err(Errno::EINVAL),
-                };
+                let ip = ip_of(data)?;
                 if !self.base.ns.is_local(ip) {
                     return Err(Errno::ENETUNREACH);
                 }
@@ -250,6 +262,58 @@ impl NetlinkSocket {
             _ => return Err(Errno::EOPNOTSUPP),
         }
         Ok(true)
+    }
+
+    /// Answers from the host's namespace what it can; `None` for the rest.
+    fn host_route(&self, host: &HostNet, request: &Request, pid: u32) -> SysResult<Option<bool>> {
+        let body = request.bytes.get(HEADER..).unwrap_or_default();
+        let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
+        let Some(of) = Dump::from_kind(request.kind) else { return Ok(None) };
+        let bytes = match (of, dump) {
+            (_, true) => host.dump(of, body.first().copied().unwrap_or(0))?,
+            (Dump::Links, false) => {
+                let index = body.get(4..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
+                let name = attribute(body.get(16..).unwrap_or_default(), 3);
+                let name = name.map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+                let all = host.dump(of, 0)?;
+                let mut links = messages(&all).filter(|m| m.kind == request.kind - 2);
+                let found = links.find(|link| {
+                    let body = link.bytes.get(HEADER..).unwrap_or_default();
+                    let own =
+                        body.get(4..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
+                    let called = attribute(body.get(16..).unwrap_or_default(), 3);
+                    let called = called.map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+                    if index != 0 { own == index } else { name.is_some() && called == name }
+                });
+                found.ok_or(Errno::ENODEV)?.bytes.to_vec()
+            }
+            (Dump::Routes, false) => {
+                let data = attribute(body.get(12..).unwrap_or_default(), 1).ok_or(Errno::EINVAL)?;
+                host.route(ip_of(data)?)?
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        };
+        let flags = if dump { NLM_F_MULTI } else { 0 };
+        let mut out = Out::default();
+        for message in messages(&bytes) {
+            if message.kind == NLMSG_DONE {
+                continue;
+            }
+            out.begin(message.kind, flags, request.seq, pid);
+            out.put(message.bytes.get(HEADER..).unwrap_or_default());
+            out.end();
+            out.bytes.resize(out.bytes.len().next_multiple_of(4), 0);
+            if out.bytes.len() > CHUNK {
+                self.reply(std::mem::take(&mut out.bytes));
+            }
+        }
+        if !out.bytes.is_empty() {
+            self.reply(std::mem::take(&mut out.bytes));
+        }
+        if dump {
+            self.dump([].iter(), request.seq, pid, |_, _: &()| {});
+        }
+        Ok(Some(true))
     }
 
     /// `ip link set lo up` on an interface that is up changes nothing; no other change can be made.
@@ -336,8 +400,27 @@ fn routes(out: &mut Out, interface: &Interface, ip: IpAddr, prefix: u8, seq: u32
     }
 }
 
+/// One message of a buffer.
+pub(crate) struct Piece<'a> {
+    /// Type.
+    pub(crate) kind: u16,
+    /// The whole message, header included.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The messages in `rest`, up to the first that is malformed.
+pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+    std::iter::from_fn(move || {
+        let len = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+        let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+        let bytes = rest.get(..len).filter(|bytes| bytes.len() >= HEADER)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(Piece { kind, bytes })
+    })
+}
+
 /// The first attribute of type `kind`.
-fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let len = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
         let this = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & 0x3fff;

@@ -1,5 +1,6 @@
 //! A network namespace: interfaces, ports, abstract names. Rank of the tables: `NetStack`.
 
+use crate::host::HostNet;
 use crate::inet::ports::PortTable;
 use crate::inet::tcp::TcpSocket;
 use crate::inet::udp::UdpSocket;
@@ -81,6 +82,7 @@ pub struct NetNs {
     pub ino: u64,
     /// The user namespace that owns it.
     pub user_ns: Arc<UserNamespace>,
+    host: Option<HostNet>,
     interfaces: Ranked<NetStack, Vec<Interface>>,
     pub(crate) tcp: Ranked<NetStack, PortTable<TcpSocket>>,
     pub(crate) udp: Ranked<NetStack, PortTable<UdpSocket>>,
@@ -107,9 +109,15 @@ impl NetNs {
     /// A namespace with `lo` only, up.
     #[must_use]
     pub fn new(ino: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNs> {
+        NetNs::with_host(ino, user_ns, None)
+    }
+    /// A namespace whose inet sockets and interfaces are those of a namespace of the host's.
+    #[must_use]
+    pub fn with_host(ino: u64, user_ns: Arc<UserNamespace>, host: Option<HostNet>) -> Arc<NetNs> {
         Arc::new(NetNs {
             ino,
             user_ns,
+            host,
             interfaces: Ranked::new(vec![Interface::loopback()]),
             tcp: Ranked::default(),
             udp: Ranked::default(),
@@ -134,10 +142,18 @@ impl NetNs {
     pub(crate) fn socket_files(&self) -> Vec<Arc<SocketFile>> {
         self.sockets.lock().open.iter().filter_map(Weak::upgrade).collect()
     }
+    /// The namespace of the host's behind this one.
+    #[must_use]
+    pub fn host(&self) -> Option<&HostNet> {
+        self.host.as_ref()
+    }
     /// A copy of the interfaces.
     #[must_use]
     pub fn interfaces(&self) -> Vec<Interface> {
-        self.interfaces.lock().clone()
+        match &self.host {
+            Some(host) => host.interfaces().unwrap_or_default(),
+            None => self.interfaces.lock().clone(),
+        }
     }
     /// Replaces the interfaces (a stack brings its own).
     pub fn set_interfaces(&self, interfaces: Vec<Interface>) {
@@ -146,7 +162,7 @@ impl NetNs {
     /// Whether an interface of that name exists.
     #[must_use]
     pub fn has_interface(&self, name: &[u8]) -> bool {
-        self.interfaces.lock().iter().any(|i| i.name.as_bytes() == name)
+        self.interfaces().iter().any(|i| i.name.as_bytes() == name)
     }
     /// Whether `ip` is one of this host's own addresses.
     #[must_use]

@@ -50,6 +50,15 @@ pub trait Socket: Send + Sync {
         skip: usize,
         by: &Caller<'_>,
     ) -> SysResult<Received>;
+    /// Receives from beside the stream: the error queue or the urgent byte, as `flags` says. Never waits.
+    fn recv_beside(&self, _dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        let inet_stream = self.base().domain != crate::types::AF_UNIX && self.base().kind == SockType::Stream;
+        Err(match flags.contains(MsgFlags::ERRQUEUE) {
+            true => Errno::EAGAIN,
+            false if inet_stream => Errno::EINVAL,
+            false => Errno::EOPNOTSUPP,
+        })
+    }
     /// shutdown(2).
     fn shutdown(&self, how: Shutdown) -> SysResult<()>;
     /// getsockname(2).
@@ -73,6 +82,10 @@ pub trait Socket: Send + Sync {
     /// Bytes sent and not yet taken by the peer (SIOCOUTQ).
     fn unsent_bytes(&self) -> SysResult<usize> {
         Ok(0)
+    }
+    /// Whether the next byte is the urgent one (SIOCATMARK).
+    fn at_mark(&self) -> SysResult<bool> {
+        Ok(false)
     }
     /// Files in flight inside (garbage collection of AF_UNIX).
     fn each_file(&self, _see: &mut dyn FnMut(&Arc<OpenFile>)) {}
@@ -226,12 +239,8 @@ impl SocketFile {
         flags: MsgFlags,
         by: &Caller<'_>,
     ) -> CallResult<Received> {
-        if flags.contains(MsgFlags::ERRQUEUE) {
-            return Err(Errno::EAGAIN.into());
-        }
-        if flags.contains(MsgFlags::OOB) {
-            let inet = self.socket.base().domain != crate::types::AF_UNIX && self.is_stream();
-            return Err(if inet { Errno::EINVAL } else { Errno::EOPNOTSUPP }.into());
+        if flags.intersects(MsgFlags::ERRQUEUE | MsgFlags::OOB) {
+            return Ok(self.socket.recv_beside(dst, flags)?);
         }
         let nonblock = file.flags().contains(OpenFlags::NONBLOCK) || flags.contains(MsgFlags::DONTWAIT);
         let limit = self.socket.base().with(|o| o.rcvtimeo);
@@ -340,7 +349,7 @@ impl FileOps for SocketFile {
         match request {
             ioctl::FIONREAD => memory.write(at, &size(self.socket.readable_bytes()?))?,
             ioctl::SIOCOUTQ => memory.write(at, &size(self.socket.unsent_bytes()?))?,
-            ioctl::SIOCATMARK => memory.write(at, &size(0))?,
+            ioctl::SIOCATMARK => memory.write(at, &size(usize::from(self.socket.at_mark()?)))?,
             ioctl::SIOCGSTAMP => return Err(Errno::ENOENT),
             _ => return self.socket.base().ns.interface_ioctl(request, at, memory, by),
         }

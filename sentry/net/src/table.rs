@@ -1,11 +1,12 @@
 //! The sockets of a namespace as /proc/net shows them (proc_pid_net(5)): rows without their headers.
 
 use crate::addr::{InetAddr, UnixAddr};
+use crate::host::HostSocket;
 use crate::inet::tcp::TcpSocket;
 use crate::inet::udp::UdpSocket;
 use crate::netns::NetNs;
 use crate::socket::SocketFile;
-use crate::types::AF_INET6;
+use crate::types::{AF_INET6, SockType};
 use crate::unix::UnixSocket;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,13 +41,25 @@ fn of_family(file: &SocketFile, family: Family) -> bool {
     (file.socket().base().domain == AF_INET6) == (family == Family::V6)
 }
 
+/// Local and peer address and state of an inet socket of that type; `None` for others.
+fn row(file: &SocketFile, kind: SockType) -> Option<(Option<InetAddr>, Option<InetAddr>, u8)> {
+    let base = file.socket().base();
+    if base.kind != kind || !matches!(base.protocol, 6 | 17) {
+        return None;
+    }
+    let any = file.socket().as_any();
+    let tcp = any.downcast_ref::<TcpSocket>().map(TcpSocket::row);
+    let udp = || any.downcast_ref::<UdpSocket>().map(UdpSocket::row);
+    let host = || any.downcast_ref::<HostSocket>().map(HostSocket::row);
+    tcp.or_else(udp).or_else(host)
+}
+
 /// Rows of `tcp` or `tcp6`; `viewer` is who reads.
 #[must_use]
 pub fn tcp(ns: &NetNs, family: Family, viewer: &UserNamespace) -> Vec<String> {
     let mut rows = Vec::new();
     for file in ns.socket_files().iter().filter(|f| of_family(f, family)) {
-        let Some(socket) = file.socket().as_any().downcast_ref::<TcpSocket>() else { continue };
-        let (local, peer, state) = socket.row();
+        let Some((local, peer, state)) = row(file, SockType::Stream) else { continue };
         if local.is_none() {
             continue;
         }
@@ -70,8 +83,7 @@ pub fn tcp(ns: &NetNs, family: Family, viewer: &UserNamespace) -> Vec<String> {
 pub fn udp(ns: &NetNs, family: Family, viewer: &UserNamespace) -> Vec<String> {
     let mut rows = Vec::new();
     for file in ns.socket_files().iter().filter(|f| of_family(f, family)) {
-        let Some(socket) = file.socket().as_any().downcast_ref::<UdpSocket>() else { continue };
-        let (local, peer, state) = socket.row();
+        let Some((local, peer, state)) = row(file, SockType::Dgram) else { continue };
         if local.is_none() {
             continue;
         }
@@ -127,6 +139,6 @@ pub fn unix(ns: &NetNs) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn counts(ns: &NetNs) -> (usize, usize, usize) {
     let all: Vec<Arc<SocketFile>> = ns.socket_files();
-    let of = |v: fn(&SocketFile) -> bool| all.iter().filter(|f| v(f)).count();
-    (all.len(), of(|f| f.socket().as_any().is::<TcpSocket>()), of(|f| f.socket().as_any().is::<UdpSocket>()))
+    let of = |kind| all.iter().filter(|file| row(file, kind).is_some()).count();
+    (all.len(), of(SockType::Stream), of(SockType::Dgram))
 }

@@ -89,6 +89,8 @@ bitflags::bitflags! {
         const EOR = 0x80;
         /// Wait for all bytes.
         const WAITALL = 0x100;
+        /// The path works (neighbour confirmation).
+        const CONFIRM = 0x800;
         /// From the error queue.
         const ERRQUEUE = 0x2000;
         /// No SIGPIPE.

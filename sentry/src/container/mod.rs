@@ -27,6 +27,7 @@ use abi::signal::Signal;
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Containers;
+use net::host::HostNet;
 use platform::Platform;
 use process::Prepared;
 use std::collections::BTreeMap;
@@ -96,11 +97,15 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// A sandbox without containers.
-    pub fn new(config: &BootConfig, platform: Arc<dyn Platform>) -> SysResult<Arc<Sandbox>> {
+    /// A sandbox without containers; `network` leads to the network helper, if there is one.
+    pub fn new(
+        config: &BootConfig,
+        platform: Arc<dyn Platform>,
+        network: Option<HostNet>,
+    ) -> SysResult<Arc<Sandbox>> {
         let machine =
             Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
-        let kernel = Kernel::new(platform, machine)?;
+        let kernel = Kernel::new(platform, machine, network)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
         Ok(Arc::new(Sandbox { kernel, containers: Ranked::default() }))

@@ -14,18 +14,6 @@ pub enum PlatformKind {
     Ptrace,
 }
 
-/// What the network of the sandbox is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// Loopback only.
-    None,
-    /// Host sockets, made outside and donated.
-    Host,
-    /// A stack of our own on the container's link.
-    Sandbox,
-}
-
 /// Where writes to the root filesystem go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,8 +31,6 @@ pub struct BootConfig {
     pub sandbox: String,
     /// How guest code runs.
     pub platform: PlatformKind,
-    /// Network mode.
-    pub network: NetworkMode,
     /// Trace system calls to the log from the start.
     pub strace: bool,
     /// Log debug lines.

@@ -91,9 +91,13 @@ struct Tables(Subject);
 
 impl Directory for Tables {
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
-        let (_, table) = TABLES.iter().find(|(known, _)| known.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        let (subject, table) = (self.0.clone(), *table);
-        Ok(Node::text(0o444, move |by| table(&subject, by)))
+        let (known, table) =
+            TABLES.iter().find(|(known, _)| known.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let (subject, name, table) = (self.0.clone(), *known, *table);
+        Ok(Node::text(0o444, move |by| match ns(&subject)?.host().map(|host| host.text(name)) {
+            Some(Ok(text)) => Ok(text),
+            _ => table(&subject, by),
+        }))
     }
     fn list(&self, from: u64, _by: &Caller<'_>) -> SysResult<Vec<Listed>> {
         let names = (0_u64..).zip(&TABLES).filter(|(key, _)| *key >= from);
