@@ -19,7 +19,9 @@ pub(crate) mod system;
 mod sysvipc;
 pub(crate) mod text;
 
+pub(crate) use memory::place_of;
 pub use nsfs::NsHandle;
+pub use pids::process_of;
 pub use subject::{PtraceAccess, may_access};
 pub use sysctl::Sysctl;
 

@@ -107,7 +107,9 @@ pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: u32, index1: u64, index
     let (first, second) = (find(cx, pid1)?, find(cx, pid2)?);
     may_access(cx, &first, Mode::ReadReal)?;
     may_access(cx, &second, Mode::ReadReal)?;
-    let (a, b) = (first.published.lock().clone(), second.published.lock().clone());
+    // One lock after the other: the two may be the same task.
+    let a = first.published.lock().clone();
+    let b = second.published.lock().clone();
     fn place<T>(item: &Option<Arc<T>>) -> usize {
         item.as_ref().map_or(0, |item| Arc::as_ptr(item).addr())
     }
