@@ -15,11 +15,13 @@ use lock::order::{Keys as KeysRank, Leaf};
 use lock::{Ranked, RankedGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vfs::{Kgid, Kuid};
 
 /// Most links of a keyring.
 const MOST_LINKS: usize = 65_536;
+/// How long a request that found nothing is remembered.
+const NEGATIVE_FOR: Duration = Duration::from_secs(60);
 /// How deep keyrings may nest.
 pub(crate) const MOST_DEPTH: usize = 6;
 /// Most keys and bytes of a user other than root (`/proc/sys/kernel/keys/{maxkeys,maxbytes}`).
@@ -97,6 +99,8 @@ pub struct KeyState {
     pub revoked: bool,
     /// KEYCTL_INVALIDATE: as if it were gone.
     pub invalid: bool,
+    /// Remembers that it was asked for in vain.
+    pub negative: bool,
     /// KEYCTL_RESTRICT_KEYRING: takes no more links.
     pub restricted: bool,
 }
@@ -136,7 +140,7 @@ impl Key {
         if state.expires.is_some_and(|at| at <= Instant::now()) {
             return Err(Errno::EKEYEXPIRED);
         }
-        Ok(())
+        if state.negative { Err(Errno::ENOKEY) } else { Ok(()) }
     }
     /// Puts a link to `key` in, in place of one of the same type and name. Under [`Keys::changes`].
     pub fn link(self: &Arc<Self>, key: &Arc<Key>) -> SysResult<()> {
@@ -233,8 +237,17 @@ impl Keys {
         owner: Owner,
         payload: Vec<u8>,
     ) -> SysResult<Arc<Key>> {
-        self.check_quota(owner.uid, description.len() + payload.len())?;
+        self.check_quota(owner.uid, description.len() + 1 + payload.len())?;
         Ok(self.add(kind, description, owner, kind.permissions(), payload))
+    }
+    /// A key that says for a while that there is none (request_key(2)).
+    pub fn negative(&self, kind: KeyType, description: &[u8], owner: Owner) -> SysResult<Arc<Key>> {
+        let key = self.create(kind, description, owner, Vec::new())?;
+        key.update(|state| {
+            state.negative = true;
+            state.expires = Instant::now().checked_add(NEGATIVE_FOR);
+        });
+        Ok(key)
     }
     /// A keyring that the kernel makes.
     pub fn ring(&self, description: &[u8], owner: Owner, perm: u32) -> Arc<Key> {
@@ -242,8 +255,19 @@ impl Keys {
     }
     /// `EDQUOT` when a user would have too many bytes or keys with this one.
     pub fn check_quota(&self, uid: Kuid, bytes: usize) -> SysResult<()> {
-        let (most_keys, most_bytes) = if uid.0 == 0 { ROOT_QUOTA } else { QUOTA };
-        let (mut keys, mut used) = (0_usize, bytes);
+        let (most_keys, most_bytes) = Keys::quota(uid);
+        let (keys, used) = self.used(uid);
+        if keys >= most_keys || used + bytes > most_bytes { Err(Errno::EDQUOT) } else { Ok(()) }
+    }
+    /// Most keys and bytes of a user.
+    #[must_use]
+    pub fn quota(uid: Kuid) -> (usize, usize) {
+        if uid.0 == 0 { ROOT_QUOTA } else { QUOTA }
+    }
+    /// How many keys a user has, and bytes.
+    #[must_use]
+    pub fn used(&self, uid: Kuid) -> (usize, usize) {
+        let (mut keys, mut used) = (0_usize, 0_usize);
         for key in self.all() {
             let state = key.state.lock();
             if state.uid == uid && !state.invalid {
@@ -251,7 +275,7 @@ impl Keys {
                 used += key.description.len() + 1 + state.payload.len();
             }
         }
-        if keys >= most_keys || used > most_bytes { Err(Errno::EDQUOT) } else { Ok(()) }
+        (keys, used)
     }
     fn add(&self, kind: KeyType, description: &[u8], owner: Owner, perm: u32, payload: Vec<u8>) -> Arc<Key> {
         let state = KeyState {
@@ -263,6 +287,7 @@ impl Keys {
             expires: None,
             revoked: false,
             invalid: false,
+            negative: false,
             restricted: false,
         };
         let mut table = self.table.lock();

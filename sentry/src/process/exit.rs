@@ -152,7 +152,7 @@ fn end_process(kernel: &Arc<Kernel>, shared: &Arc<TaskShared>, process: &Arc<Pro
         crate::ptrace::report_thread_exit(&mut tree, shared, status);
         orphaned_by(&tree, process);
         if tell_parent_of_exit(&tree, tgid) {
-            reap(&mut tree, tgid);
+            discard(&mut tree, tgid);
         }
     }
     process.exit_events.wake(Events::READABLE);
@@ -209,6 +209,12 @@ pub fn action_of(process: &Process, signal: Signal) -> SigAction {
     handlers.map(|handlers| handlers.get(signal)).unwrap_or_default()
 }
 
+/// Takes a zombie out of the tree that nobody waits for.
+fn discard(tree: &mut ProcessTree, tgid: u32) {
+    tree.remove_task(tgid);
+    tree.remove_node(tgid);
+}
+
 /// Takes a zombie out of the tree; its CPU time goes to its parent.
 pub fn reap(tree: &mut ProcessTree, tgid: u32) {
     tree.remove_task(tgid);
@@ -252,7 +258,7 @@ fn reparent(tree: &mut ProcessTree, process: &Arc<Process>) {
             up.children.push(child);
         }
         if is_zombie && tell_parent_of_exit(tree, child) {
-            reap(tree, child);
+            discard(tree, child);
         }
     }
 }

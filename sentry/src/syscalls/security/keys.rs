@@ -107,7 +107,8 @@ pub fn add_key(
     Ok(key.serial)
 }
 
-/// request_key(2): there is no program to ask, so what is not there is `ENOKEY`.
+/// request_key(2): there is no program to ask, so what is not there is `ENOKEY`. With something to tell the
+/// program that is remembered for a while, by a key that is none.
 pub fn request_key(
     cx: &mut Cx<'_>,
     kind: UserCStr,
@@ -123,11 +124,36 @@ pub fn request_key(
     let kernel = Arc::clone(cx.kernel());
     let _changes = kernel.keys.changes();
     let ring = if ring == 0 { None } else { Some(resolve(cx, ring, Place::Create, Need::Write)?.0) };
-    let key = keys::search_task(cx, KeyType::named(&kind)?, &name)?;
-    if let Some(ring) = ring {
+    let kind = KeyType::named(&kind)?;
+    let found = keys::search_task(cx, kind, &name);
+    if found.as_ref().err() == Some(&Errno::ENOKEY) && !callout.addr().is_null() {
+        check_description(kind, &name)?;
+        let ring = match ring {
+            Some(ring) => ring,
+            None => default_destination(cx)?,
+        };
+        let key = kernel.keys.negative(kind, &name, Owner::of(cx))?;
         ring.link(&key)?;
+    } else if let (Ok(key), Some(ring)) = (&found, ring) {
+        ring.link(key)?;
     }
-    Ok(key.serial)
+    Ok(found?.serial)
+}
+
+/// The keyring of KEYCTL_SET_REQKEY_KEYRING; `EACCES` where the caller may not write.
+fn default_destination(cx: &mut Cx<'_>) -> SysResult<Arc<Key>> {
+    let choice = cx.owned.personal.keys.default_ring;
+    let ids = match choice {
+        1..=5 => [-i32::from(choice); 3],
+        _ => [-1, -2, -3],
+    };
+    for id in ids {
+        match resolve(cx, id, Place::Existing, Need::Write) {
+            Err(Errno::ENOKEY) => {}
+            other => return Ok(other?.0),
+        }
+    }
+    Err(Errno::ENOKEY)
 }
 
 /// An operation's argument that is a key's number.
