@@ -49,6 +49,8 @@ pub struct Kernel {
     pub machine: Machine,
     /// Values of /proc/sys.
     pub sysctl: Sysctl,
+    /// Keys and keyrings.
+    pub keys: crate::keys::Keys,
 }
 
 /// What the sandbox's files share.
@@ -135,6 +137,7 @@ impl Kernel {
             files,
             machine,
             sysctl: Sysctl::default(),
+            keys: crate::keys::Keys::default(),
         }))
     }
     /// The file-system context of every process, once each.

@@ -12,6 +12,7 @@ pub mod files;
 pub mod futex;
 pub mod ipc;
 pub mod kernel;
+pub mod keys;
 pub mod loader;
 pub mod namespace;
 pub mod process;

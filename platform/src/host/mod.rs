@@ -7,7 +7,7 @@ pub(crate) mod seccomp;
 mod vdso;
 
 pub use rest::rest;
-pub use vdso::{Vdso, vdso};
+pub use vdso::{Vdso, vdso, vdso_bytes};
 
 use abi::{Errno, SysResult};
 

@@ -33,6 +33,17 @@ pub fn vdso() -> Option<&'static Vdso> {
     FOUND.get()
 }
 
+/// The image itself: the same bytes that every guest sees.
+#[must_use]
+pub fn vdso_bytes() -> &'static [u8] {
+    let Some(vdso) = vdso() else { return &[] };
+    let Ok(len) = usize::try_from(vdso.code.len()) else { return &[] };
+    let start = std::ptr::with_exposed_provenance::<u8>(usize::try_from(vdso.code.start()).unwrap_or(0));
+    // SAFETY: the host's kernel mapped these pages readable before the process began, nothing here ever unmaps
+    // or writes them, and forked children have them at the same place.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}
+
 fn parse(maps: &str) -> Option<Vdso> {
     let mut pieces = Vec::new();
     let mut code = None;

@@ -43,6 +43,8 @@ pub mod code {
     pub const TRAP_BRKPT: i32 = 1;
     /// Single step.
     pub const TRAP_TRACE: i32 = 2;
+    /// Hardware breakpoint or watchpoint.
+    pub const TRAP_HWBKPT: i32 = 4;
 }
 
 /// `siginfo_t`: 128 bytes.

@@ -50,6 +50,7 @@ ranks! {
     FileObject = 450, "Inner state of pipes, eventfds, timers and their like.";
     FileWrite = 460, "Serialises writes and size changes of one in-memory file.";
     RemoteAppend = 460, "Appending writes to one file behind the gofer.";
+    Keys = 480, "Keyrings: one search or change at a time.";
     MmLayout = 500, "The VMAs of one address space.";
     MmPages = 510, "Resident pages of one address space.";
     FileData = 520, "Page index of a tmpfs file or other mappable.";

@@ -163,6 +163,14 @@ impl MemoryManager {
 
     fn drop_pages(&self, range: AddrRange, how: Dropping) -> SysResult<()> {
         let layout = self.layout.write();
+        // What cannot be written by its owner must not be thrown away, either.
+        let kept = |vma: &Vma| {
+            let private = vma.file.is_none() && !vma.is_shared();
+            vma.flags.contains(VmaFlags::SEALED) && private && !vma.prot.contains(Prot::WRITE)
+        };
+        if layout.overlapping(range).any(kept) {
+            return Err(Errno::EPERM);
+        }
         for vma in layout.overlapping(range) {
             let locked = vma.flags.contains(VmaFlags::LOCKED) && how != Dropping::Locked;
             let unfit = how == Dropping::Free && (vma.file.is_some() || vma.is_shared());

@@ -6,6 +6,7 @@
 use crate::io::GuestMemory;
 use crate::manager::MemoryManager;
 use crate::segs::{Home, Pages};
+use crate::vma::VmaName;
 use abi::{Errno, PAGE_SIZE, SysResult, UserAddr, UserCStr, UserPtr};
 use platform::memory::{HostWindow, MemoryFile, WindowAccess};
 use platform::{Access, Prot};
@@ -133,9 +134,24 @@ impl MemoryManager {
     /// Copies in as much as can be read; returns the count.
     pub fn read_partial(&self, addr: UserAddr, buf: &mut [u8]) -> usize {
         let len = buf.len();
-        self.visit(addr, len, Access::Read, |spot, done, run| {
+        let done = self.visit(addr, len, Access::Read, |spot, done, run| {
             spot.read(buf.get_mut(done..done.saturating_add(run)).ok_or(Errno::EFAULT)?)
-        })
+        });
+        if done < len { done + self.read_vdso(addr, buf, done) } else { done }
+    }
+    /// The vDSO is the platform's: copies what of it stands at `addr + done`; returns the count.
+    fn read_vdso(&self, addr: UserAddr, buf: &mut [u8], done: usize) -> usize {
+        let Some(at) = addr.raw().checked_add(done as u64) else { return 0 };
+        let layout = self.layout.read();
+        let vdso = layout.find(at).filter(|vma| vma.name == VmaName::Vdso);
+        let Some(from) = vdso.and_then(|vma| usize::try_from(at - vma.range.start()).ok()) else { return 0 };
+        let bytes = platform::host::vdso_bytes().get(from..).unwrap_or_default();
+        let mut count = 0;
+        for (to, byte) in buf.iter_mut().skip(done).zip(bytes) {
+            *to = *byte;
+            count += 1;
+        }
+        count
     }
     /// Copies out as much as can be written; returns the count.
     pub fn write_partial(&self, addr: UserAddr, bytes: &[u8]) -> usize {

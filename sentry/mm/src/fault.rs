@@ -88,7 +88,37 @@ pub(crate) enum Step {
 }
 
 thread_local! {
-    static STALE: Cell<(u64, u64, u32)> = const { Cell::new((0, 0, 0)) };
+    static STALE: Cell<Stale> = const { Cell::new(Stale { mm: 0, generation: 0, page: 0, count: 0 }) };
+}
+
+/// How often in a row the thread faulted on a mapped page, while nothing was mapped or unmapped.
+#[derive(Clone, Copy)]
+struct Stale {
+    mm: u64,
+    generation: u64,
+    page: u64,
+    count: u32,
+}
+
+impl Stale {
+    /// Forgets what was counted before the last change of the mappings: the page may be another one.
+    fn begin(mm: u64, generation: u64) {
+        STALE.with(|stale| {
+            let old = stale.get();
+            if (old.mm, old.generation) != (mm, generation) {
+                stale.set(Stale { mm, generation, page: 0, count: 0 });
+            }
+        });
+    }
+    /// Counts a fault on `page`.
+    fn count(page: u64) -> u32 {
+        STALE.with(|stale| {
+            let old = stale.get();
+            let count = if old.page == page { old.count + 1 } else { 0 };
+            stale.set(Stale { page, count, ..old });
+            count
+        })
+    }
 }
 
 impl MemoryManager {
@@ -122,6 +152,7 @@ impl MemoryManager {
                 continue;
             };
             check_access(vma, access)?;
+            Stale::begin(self.id(), layout.generation);
             let mut pages = self.pages.write();
             let valid = answer.take().filter(|a| {
                 let good = a.generation == layout.generation && a.epoch == self.epoch.load(Ordering::SeqCst);
@@ -248,14 +279,8 @@ impl MemoryManager {
                 return Err(Bad::Bus);
             }
         }
-        let rounds = STALE.with(|stale| {
-            let (mm, last, count) = stale.get();
-            let count = if (mm, last) == (self.id(), page) { count + 1 } else { 0 };
-            stale.set((self.id(), page, count));
-            count
-        });
-        if unclear && rounds >= STALE_ROUNDS {
-            STALE.set((0, 0, 0));
+        if unclear && Stale::count(page) >= STALE_ROUNDS {
+            Stale::count(0);
             return Err(Bad::Access);
         }
         // Whatever took the page away took its neighbours as well.

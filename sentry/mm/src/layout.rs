@@ -1,7 +1,7 @@
 //! The areas of an address space, in order, with their sums. Lock: `MmLayout`.
 
 use crate::vma::{Vma, VmaFlags, VmaName};
-use abi::{AddrRange, PAGE_SIZE};
+use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use platform::Prot;
 use std::collections::BTreeMap;
 
@@ -113,6 +113,12 @@ impl Layout {
         if vma.flags.contains(VmaFlags::ACCOUNT) {
             totals.committed = op(totals.committed, len);
         }
+    }
+
+    /// `EPERM` when something in the range is sealed (mseal(2)).
+    pub(crate) fn check_unsealed(&self, range: AddrRange) -> SysResult<()> {
+        let sealed = |vma: &Vma| vma.flags.contains(VmaFlags::SEALED);
+        if self.overlapping(range).any(sealed) { Err(Errno::EPERM) } else { Ok(()) }
     }
 
     /// Adds an area where nothing is, merged with its neighbours where they continue each other.

@@ -179,7 +179,9 @@ impl MemoryManager {
         let range;
         {
             let mut layout = self.layout.write();
-            let placed = self.place(&mut layout, addr, len, flags, vma.file.is_none());
+            let placed = self
+                .place(&mut layout, addr, len, flags, vma.file.is_none())
+                .and_then(|range| layout.check_unsealed(range).map(|()| range));
             range = match placed {
                 Ok(range) => range,
                 Err(error) => {
@@ -546,9 +548,24 @@ impl MemoryManager {
         }
         let garbage = {
             let mut layout = self.layout.write();
+            layout.check_unsealed(range)?;
             self.unmap_locked(&mut layout, range)
         };
         drop(garbage);
+        Ok(())
+    }
+
+    /// mseal(2): the range must be mapped without a hole.
+    pub fn mseal(&self, addr: UserAddr, len: u64) -> SysResult<()> {
+        let range = self.check_range(addr, len)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut layout = self.layout.write();
+        if !layout.covers(range) {
+            return Err(Errno::ENOMEM);
+        }
+        layout.update(range, |vma| vma.flags |= VmaFlags::SEALED);
         Ok(())
     }
 

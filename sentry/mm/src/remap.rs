@@ -68,6 +68,10 @@ impl MemoryManager {
         if vma.flags.contains(VmaFlags::PLATFORM) {
             return Err(Errno::EFAULT);
         }
+        layout.check_unsealed(from)?;
+        if let Some(target) = fixed {
+            layout.check_unsealed(target)?;
+        }
         if old_len == 0 && (!vma.is_shared() || flags.contains(RemapFlags::DONTUNMAP)) {
             return Err(Errno::EINVAL);
         }

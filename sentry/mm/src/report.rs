@@ -135,6 +135,21 @@ impl MemoryManager {
         }
         sum
     }
+    /// Resident bytes, where only large pieces are looked at: small ones count whole.
+    #[must_use]
+    pub fn resident_about(&self) -> u64 {
+        const LARGE: u64 = 1 << 20;
+        let pages = self.pages.read();
+        let memory = self.frames.memory();
+        let all = AddrRange::new(0, u64::MAX).unwrap_or_default();
+        let sizes = pages.overlapping(all).map(|seg| match (&seg.home, seg.range.len()) {
+            (Home::Frames(offset) | Home::Object(offset), len) if len >= LARGE => {
+                memory.resident(*offset, len)
+            }
+            (_, len) => len,
+        });
+        sizes.sum()
+    }
     /// What all areas use.
     #[must_use]
     pub fn total_usage(&self) -> Usage {

@@ -143,7 +143,8 @@ impl NetlinkSocket {
         Ok(pid)
     }
 
-    fn reply(&self, bytes: Vec<u8>) {
+    /// A message of the kernel's own.
+    pub fn deliver(&self, bytes: Vec<u8>) {
         let from = Some(SockAddr::Netlink { pid: 0, groups: 0 });
         self.inbox.send_or_drop(Message { bytes, from, with: Ancillary::default(), control: Vec::new() });
     }
@@ -165,7 +166,7 @@ impl NetlinkSocket {
         // An acknowledgement carries the header only, an error the request.
         out.put(request.bytes.get(..if error == 0 { HEADER } else { usize::MAX }).unwrap_or(&request.bytes));
         out.end();
-        self.reply(out.bytes);
+        self.deliver(out.bytes);
     }
 
     /// Answers a route request; false when only an acknowledgement is due.
@@ -194,7 +195,7 @@ impl NetlinkSocket {
                 });
                 let mut out = Out::default();
                 link(&mut out, found.ok_or(Errno::ENODEV)?, 0, seq, pid);
-                self.reply(out.bytes);
+                self.deliver(out.bytes);
             }
             (22, true) => {
                 let rows = interfaces.iter().flat_map(|i| i.addrs.iter().map(move |a| (i, a)));
@@ -233,7 +234,7 @@ impl NetlinkSocket {
                 out.attr(1, &octets(ip));
                 out.attr(4, &1u32.to_ne_bytes());
                 out.end();
-                self.reply(out.bytes);
+                self.deliver(out.bytes);
             }
             (34, true) => {
                 let tables: &[(u32, u32)] = &[(0, 255), (32766, 254), (32767, 253)];
@@ -339,17 +340,17 @@ impl NetlinkSocket {
         for item in rows {
             row(&mut out, item);
             if out.bytes.len() > CHUNK {
-                self.reply(std::mem::take(&mut out.bytes));
+                self.deliver(std::mem::take(&mut out.bytes));
             }
         }
         if !out.bytes.is_empty() {
-            self.reply(std::mem::take(&mut out.bytes));
+            self.deliver(std::mem::take(&mut out.bytes));
         }
         // The end of a dump is a datagram of its own, as libnetlink expects with small buffers.
         out.begin(NLMSG_DONE, NLM_F_MULTI, seq, pid);
         out.put(&0i32.to_ne_bytes());
         out.end();
-        self.reply(out.bytes);
+        self.deliver(out.bytes);
     }
 }
 
@@ -512,7 +513,7 @@ impl Socket for NetlinkSocket {
                 out.put(&0i32.to_ne_bytes());
                 out.put(rest.get(..HEADER).unwrap_or_default());
                 out.end();
-                self.reply(out.bytes);
+                self.deliver(out.bytes);
             }
             rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
         }

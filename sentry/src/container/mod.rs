@@ -216,6 +216,7 @@ impl SandboxControl for Sandbox {
         let seccomp = spec.seccomp.as_ref().map(Filters::of_bundle);
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
+            id: &spec.id,
             spec: &spec.process,
             fs: &fs,
             ns: &ns,
@@ -261,6 +262,7 @@ impl SandboxControl for Sandbox {
         })?;
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
+            id,
             spec: &process,
             fs: &room.fs,
             ns: &room.ns,

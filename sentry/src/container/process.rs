@@ -6,6 +6,7 @@ use crate::control::spec::ProcessSpec;
 use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::files::{FdTable, OnExec};
 use crate::kernel::Kernel;
+use crate::keys::{KeyType, Owner, TaskKeys};
 use crate::loader::{self, Executable, NewCredentials, Program};
 use crate::namespace::NsProxy;
 use crate::process::freezer::{self, Freezer};
@@ -30,6 +31,8 @@ use vfs::{Caller, CapSets, Capabilities, Credentials, Follow, FsContext, Kgid, W
 /// What a process is made from.
 pub(super) struct Plan<'a> {
     pub(super) kernel: &'a Arc<Kernel>,
+    /// The container's, which names its session keyring.
+    pub(super) id: &'a str,
     pub(super) spec: &'a ProcessSpec,
     pub(super) fs: &'a FsContext,
     pub(super) ns: &'a Arc<NsProxy>,
@@ -98,6 +101,18 @@ fn credentials(kernel: &Kernel, spec: &ProcessSpec) -> SysResult<Credentials> {
         securebits: 0,
         user_ns,
     })
+}
+
+/// The processes of a container share a session keyring, as under runc.
+fn session_keys(kernel: &Kernel, id: &str, cred: &Credentials) -> TaskKeys {
+    let name = format!("_ses.{id}").into_bytes();
+    let _changes = kernel.keys.changes();
+    let there =
+        kernel.keys.all().into_iter().find(|key| key.kind == KeyType::Keyring && key.description == name);
+    let owner = Owner { uid: cred.fsuid, gid: cred.fsgid };
+    // One that its processes may link and search: POSSESSOR all, USER view, read, search, link.
+    let ring = there.unwrap_or_else(|| kernel.keys.ring(&name, owner, 0x3f1b_0000));
+    TaskKeys { session: Some(ring), ..TaskKeys::default() }
 }
 
 fn limits(spec: &ProcessSpec) -> SysResult<Limits> {
@@ -199,6 +214,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     let context = Arc::clone(loaded.mm.space())
         .new_context(&ThreadState { registers, xstate: Vec::new() })
         .map_err(|e| failed("guest thread", e))?;
+    let keys = session_keys(kernel, plan.id, &loaded.credentials.cred);
     let owned = TaskOwned {
         mm: loaded.mm,
         files,
@@ -210,7 +226,8 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         signal: OwnedSignal::new(Arc::new(SignalHandlers::default()), StackT::new(0, 0, StackT::DISABLE)),
         registered: Registered::default(),
         no_new_privs: spec.no_new_privs,
-        personal: Personal::default(),
+        personal: Personal { keys, ..Personal::default() },
+        debug: None,
         seccomp: plan.seccomp.cloned(),
         epoll_events: Vec::new(),
         watched: plan.seccomp.is_some(),

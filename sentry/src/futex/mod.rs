@@ -24,11 +24,15 @@ pub enum Scope {
 
 /// The key of a futex word. `EINVAL` when it is not aligned.
 pub fn key(cx: &Cx<'_>, addr: UserAddr, scope: Scope) -> SysResult<Key> {
-    let scope = match scope {
-        Scope::Private => mm::FutexScope::Private,
-        Scope::Shared => mm::FutexScope::Shared,
-    };
-    Ok(Key::new(cx.mm().futex_key(addr, scope)?))
+    match scope {
+        Scope::Private => Ok(Key::new(cx.mm().futex_key(addr, mm::FutexScope::Private)?)),
+        Scope::Shared => {
+            let key = cx.mm().futex_key(addr, mm::FutexScope::Shared)?;
+            // The page itself is the key: it must be there (`get_futex_key`).
+            cx.mm().load_u32(addr)?;
+            Ok(Key::new(key))
+        }
+    }
 }
 
 /// Wakes up to `count` waiters of the word at `addr`, whatever its scope.

@@ -61,10 +61,60 @@ pub struct MqAttr {
 pub struct Registration {
     /// Who.
     pub owner: Weak<Process>,
-    /// The signal; `None` for SIGEV_NONE.
-    pub signal: Option<Signal>,
-    /// `si_value`.
-    pub value: u64,
+    /// How.
+    pub notice: Notice,
+}
+
+/// How a process is told of a message.
+#[derive(Clone)]
+pub enum Notice {
+    /// SIGEV_NONE: not at all.
+    Nothing,
+    /// SIGEV_SIGNAL.
+    Signal {
+        /// It.
+        signal: Signal,
+        /// `si_value`.
+        value: u64,
+    },
+    /// SIGEV_THREAD: a message on a netlink socket, to which a thread of the C library listens.
+    Message {
+        /// The socket.
+        socket: Arc<OpenFile>,
+        /// What is sent; its last byte says why.
+        cookie: [u8; COOKIE],
+    },
+}
+
+/// `NOTIFY_COOKIE_LEN`.
+pub const COOKIE: usize = 32;
+
+/// What the last byte of a cookie says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// `NOTIFY_WOKENUP`: a message has come.
+    Woken,
+    /// `NOTIFY_REMOVED`: the registration is gone.
+    Removed,
+}
+
+impl Notice {
+    /// Sends the cookie, when that is the way.
+    pub fn send_cookie(&self, cause: Cause) {
+        let Notice::Message { socket, cookie } = self else { return };
+        let mut bytes = cookie.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last = match cause {
+                Cause::Woken => 1,
+                Cause::Removed => 2,
+            };
+        }
+        if let Ok(file) = net::socket::of(socket)
+            && let Some(socket) = file.socket().as_any().downcast_ref::<net::netlink::NetlinkSocket>()
+        {
+            socket.deliver(bytes);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -160,13 +210,14 @@ impl Queue {
     }
     /// mq_notify(3) with NULL, or a close by the owner.
     pub fn drop_notice(&self, owner: u32) {
-        let mut state = self.state.lock();
-        let own = state
-            .notify
-            .as_ref()
-            .is_some_and(|old| old.owner.upgrade().is_none_or(|process| process.pid.root() == owner));
-        if own {
-            state.notify = None;
+        let gone = {
+            let mut state = self.state.lock();
+            let is_own =
+                |old: &Registration| old.owner.upgrade().is_none_or(|process| process.pid.root() == owner);
+            if state.notify.as_ref().is_some_and(is_own) { state.notify.take() } else { None }
+        };
+        if let Some(gone) = gone {
+            gone.notice.send_cookie(Cause::Removed);
         }
     }
     /// mq_getattr(3) without the flags of the open file.
@@ -186,13 +237,17 @@ impl Queue {
         let bytes = state.bytes;
         drop(state);
         let owner = notify.as_ref().and_then(|notify| notify.owner.upgrade());
-        let signal = notify.and_then(|notify| notify.signal).map_or(0, |signal| signal.number());
+        let (how, signal) = match notify.map(|notify| notify.notice) {
+            None => (0, 0),
+            Some(Notice::Signal { signal, .. }) => (0, signal.number()),
+            Some(Notice::Nothing) => (1, 0),
+            Some(Notice::Message { .. }) => (2, 0),
+        };
         let seen = crate::task::current().and_then(|task| task.process.pid.ns().cloned());
         let pid = match (owner, seen) {
             (Some(owner), Some(ns)) => owner.pid.seen_in(&ns),
             _ => 0,
         };
-        let how = if pid == 0 || signal != 0 { 0 } else { 1 };
         format!("QSIZE:{bytes:<10} NOTIFY:{how:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n")
     }
 }

@@ -29,6 +29,8 @@ pub struct Segment {
     pub pids: [AtomicU32; 2],
     /// Last attach, detach and change.
     pub times: [AtomicI64; 3],
+    /// SHM_LOCK: a mark, as guest pages are not swapped out one by one.
+    pub locked: std::sync::atomic::AtomicBool,
     /// IPC_RMID: goes with its last attachment.
     pub doomed: std::sync::atomic::AtomicBool,
 }
@@ -111,6 +113,7 @@ pub fn get(
             token: Ranked::default(),
             pids: [AtomicU32::new(who.1), AtomicU32::new(0)],
             times: [AtomicI64::new(0), AtomicI64::new(0), AtomicI64::new(now())],
+            locked: std::sync::atomic::AtomicBool::new(false),
             doomed: std::sync::atomic::AtomicBool::new(false),
         })
     })?;

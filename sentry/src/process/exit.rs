@@ -20,6 +20,7 @@ pub fn exit_task(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Bo
     let status = group_status.or(owned.leaving).unwrap_or(WaitStatus::killed(Signal::SIGKILL));
     {
         let mut cx = Cx { shared, owned: &mut owned, context: &mut *context };
+        super::core::record(&mut cx);
         crate::ptrace::stop::exit_stop(&mut cx, status);
         release_memory(&mut cx);
         if cx.kernel().trace.is_on() {
@@ -43,6 +44,8 @@ pub fn exit_task(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Bo
         drop(gone);
     }
     drop(owned);
+    // A supervisor hears that nobody has the filter any more.
+    shared.set_seccomp(None);
     leave_group(shared, status);
 }
 
@@ -89,6 +92,7 @@ fn leave_group(shared: &Arc<TaskShared>, status: WaitStatus) {
     }
     parent_death_signals(&kernel, shared);
     crate::ptrace::detach_all(&kernel, shared);
+    process.exit_events.wake(Events::READABLE);
     if !last {
         let mut tree = kernel.tree.lock();
         if is_leader {
@@ -148,7 +152,7 @@ fn end_process(kernel: &Arc<Kernel>, shared: &Arc<TaskShared>, process: &Arc<Pro
         crate::ptrace::report_thread_exit(&mut tree, shared, status);
         orphaned_by(&tree, process);
         if tell_parent_of_exit(&tree, tgid) {
-            reap(&mut tree, tgid);
+            discard(&mut tree, tgid);
         }
     }
     process.exit_events.wake(Events::READABLE);
@@ -205,6 +209,12 @@ pub fn action_of(process: &Process, signal: Signal) -> SigAction {
     handlers.map(|handlers| handlers.get(signal)).unwrap_or_default()
 }
 
+/// Takes a zombie out of the tree that nobody waits for.
+fn discard(tree: &mut ProcessTree, tgid: u32) {
+    tree.remove_task(tgid);
+    tree.remove_node(tgid);
+}
+
 /// Takes a zombie out of the tree; its CPU time goes to its parent.
 pub fn reap(tree: &mut ProcessTree, tgid: u32) {
     tree.remove_task(tgid);
@@ -248,7 +258,7 @@ fn reparent(tree: &mut ProcessTree, process: &Arc<Process>) {
             up.children.push(child);
         }
         if is_zombie && tell_parent_of_exit(tree, child) {
-            reap(tree, child);
+            discard(tree, child);
         }
     }
 }
@@ -345,10 +355,21 @@ pub fn stop_here(cx: &mut Cx<'_>) {
     }
     cx.shared.set_mode(RunMode::Stopped);
     super::freezer::settle(cx.shared);
-    while cx.shared.work().contains(Work::STOP) && !cx.shared.work().contains(Work::KILL) {
+    let attached = loop {
+        let work = cx.shared.work();
+        if !work.contains(Work::STOP) || work.contains(Work::KILL) {
+            break false;
+        }
+        if cx.shared.is_traced() {
+            break true;
+        }
         let _ = cx.shared.parker().park(None);
-    }
+    };
     cx.shared.set_mode(RunMode::Kernel);
+    if attached {
+        // A tracer finds it in the stop that it is in.
+        crate::ptrace::stop::group_stop(cx);
+    }
 }
 
 /// Tells the parent that a process has stopped.

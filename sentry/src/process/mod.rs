@@ -3,6 +3,7 @@
 //! `tree` is the shape (rank `PidTable`); [`Process`] is one thread group (rank `ProcessState`), which
 //! never looks at the tree while its own lock is held.
 
+pub mod core;
 pub mod exit;
 pub mod freezer;
 pub mod limits;
@@ -52,6 +53,8 @@ pub struct Process {
     pub sem_undo: Ranked<Leaf, crate::ipc::sem::Undo>,
     /// Interval timers and POSIX timers.
     pub timers: Ranked<FileObject, ProcessTimers>,
+    /// Registers of threads that have exited since a core dump began.
+    pub core: Ranked<Leaf, Option<Vec<core::ThreadRecord>>>,
     /// Marks that are read without a lock.
     pub marks: Marks,
     /// CPU time of threads that are gone, and of waited-for children.
@@ -85,6 +88,8 @@ pub struct Marks {
     pub no_huge_pages: AtomicBool,
     /// It has made threads, or processes in its own memory, since its last execve.
     pub shares_memory: AtomicBool,
+    /// A core file is being made.
+    pub dumping: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
     /// Value of `/proc/pid/oom_score_adj`.
@@ -106,6 +111,10 @@ pub struct Times {
     pub children_user_ns: AtomicU64,
     /// System time of children that were waited for.
     pub children_system_ns: AtomicU64,
+    /// Most resident memory in KiB, as far as it was looked at.
+    max_rss: AtomicU64,
+    /// The most of any child that was waited for.
+    children_max_rss: AtomicU64,
 }
 
 impl Marks {
@@ -126,6 +135,21 @@ impl Times {
     /// Adds the user time of an address space that is left behind.
     pub fn add_space(&self, mm: &mm::MemoryManager) {
         self.user_ns.fetch_add(mm.cpu_ns(), Ordering::Relaxed);
+        self.look_at(mm);
+    }
+    /// Notes how much memory is resident now.
+    pub fn look_at(&self, mm: &mm::MemoryManager) {
+        self.max_rss.fetch_max(mm.resident_about() / 1024, Ordering::Relaxed);
+    }
+    /// `ru_maxrss` of the process, in KiB.
+    #[must_use]
+    pub fn max_rss(&self) -> u64 {
+        self.max_rss.load(Ordering::Relaxed)
+    }
+    /// `ru_maxrss` of its waited-for children, in KiB.
+    #[must_use]
+    pub fn children_max_rss(&self) -> u64 {
+        self.children_max_rss.load(Ordering::Relaxed)
     }
     /// User and system time.
     #[must_use]
@@ -149,6 +173,8 @@ impl Times {
         let (user, system) = child.with_children();
         self.children_user_ns.fetch_add(user, Ordering::Relaxed);
         self.children_system_ns.fetch_add(system, Ordering::Relaxed);
+        let most = child.max_rss().max(child.children_max_rss());
+        self.children_max_rss.fetch_max(most, Ordering::Relaxed);
     }
 }
 
@@ -231,7 +257,7 @@ impl Process {
     /// A process without threads.
     #[must_use]
     pub fn new(pid: Arc<Pid>, limits: Limits) -> Arc<Process> {
-        Arc::new(Process {
+        let process = Arc::new(Process {
             pid,
             state: Ranked::new(GroupState::default()),
             pending: Ranked::new(Pending::default()),
@@ -245,10 +271,15 @@ impl Process {
             ending: Ranked::new(Ending::default()),
             sem_undo: Ranked::new(Vec::new()),
             timers: Ranked::new(ProcessTimers::default()),
+            core: Ranked::new(None),
             marks: Marks::default(),
             times: Times::default(),
             started: Instant::now(),
-        })
+        });
+        if limits.get(limits::Resource::Cpu).soft != limits::INFINITY {
+            crate::time::timer::watch_cpu_limit(&process);
+        }
+        process
     }
     /// User and system time of all its threads so far, in nanoseconds.
     #[must_use]

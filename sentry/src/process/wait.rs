@@ -38,6 +38,8 @@ pub struct Waited {
     pub value: i32,
     /// User and system time in nanoseconds, children included.
     pub times_ns: (u64, u64),
+    /// `ru_maxrss` in KiB, children included.
+    pub max_rss: u64,
 }
 
 /// Waits as `options` say. `None` is WNOHANG without a change.
@@ -129,6 +131,7 @@ fn take_zombie(cx: &Cx<'_>, tree: &mut ProcessTree, tgid: u32, options: WaitOpti
         code,
         value,
         times_ns: node.process.times.with_children(),
+        max_rss: node.process.times.max_rss().max(node.process.times.children_max_rss()),
     };
     if !options.contains(WaitOptions::NOWAIT) {
         exit::reap(tree, tgid);
@@ -141,19 +144,20 @@ fn job_control(cx: &Cx<'_>, child: &Node, options: WaitOptions) -> Option<Waited
     let uid = child.process.leader().map_or(0, |task| task.published.lock().cred.uid.0);
     let mut state = child.process.state.lock();
     let times_ns = child.process.times.with_children();
+    let max_rss = child.process.times.max_rss();
     let pid = number_of(cx, child);
     if options.contains(WaitOptions::STOPPED) && state.stop.stopped && state.stop.report_stop {
         let signal = state.stop.signal?;
         state.stop.report_stop = keep;
         let value = i32::from(signal.number());
         let status = WaitStatus::stopped(signal);
-        return Some(Waited { pid, uid, status, code: code::CLD_STOPPED, value, times_ns });
+        return Some(Waited { pid, uid, status, code: code::CLD_STOPPED, value, times_ns, max_rss });
     }
     if options.contains(WaitOptions::CONTINUED) && state.stop.report_continue {
         state.stop.report_continue = keep;
         let value = i32::from(Signal::SIGCONT.number());
         let status = WaitStatus::CONTINUED;
-        return Some(Waited { pid, uid, status, code: code::CLD_CONTINUED, value, times_ns });
+        return Some(Waited { pid, uid, status, code: code::CLD_CONTINUED, value, times_ns, max_rss });
     }
     None
 }

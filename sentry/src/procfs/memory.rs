@@ -67,7 +67,7 @@ pub(super) fn ksm_stat(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>
 }
 
 /// Where the file of an area is, when it has one.
-pub(super) fn place_of(area: &AreaInfo) -> Option<Location> {
+pub(crate) fn place_of(area: &AreaInfo) -> Option<Location> {
     let keep = area.keep.as_ref()?;
     if let Some(file) = keep.downcast_ref::<OpenFile>() {
         return file.location().cloned();

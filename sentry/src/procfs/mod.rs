@@ -19,7 +19,9 @@ pub(crate) mod system;
 mod sysvipc;
 pub(crate) mod text;
 
+pub(crate) use memory::place_of;
 pub use nsfs::NsHandle;
+pub use pids::process_of;
 pub use subject::{PtraceAccess, may_access};
 pub use sysctl::Sysctl;
 
@@ -52,7 +54,7 @@ static TABLES: [(&str, ModeBits, Table); 26] = [
     ("ioports", 0o400, system::nothing),
     ("kallsyms", 0o444, system::nothing),
     ("key-users", 0o444, system::key_users),
-    ("keys", 0o444, system::nothing),
+    ("keys", 0o444, system::keys),
     ("locks", 0o444, system::nothing),
     ("meminfo", 0o444, system::meminfo),
     ("misc", 0o444, system::misc),

@@ -124,10 +124,13 @@ impl NsHandle {
             NsHandle::Pid(ns) => own.is_some_and(|own| own.is_ancestor_of(ns)),
             _ => true,
         });
-        Some(visible.ok_or(Errno::EPERM).map(|ns| {
-            let at = ns.location();
-            OpenFile::at(at, Arc::new(NsFile(ns)), OpenFlags::empty())
-        }))
+        Some(visible.ok_or(Errno::EPERM).map(|ns| ns.open()))
+    }
+    /// An open file of it.
+    #[must_use]
+    pub fn open(self) -> Arc<OpenFile> {
+        let at = self.location();
+        OpenFile::at(at, Arc::new(NsFile(self)), OpenFlags::empty())
     }
     fn label(&self) -> &'static str {
         match self.flag() {

@@ -209,7 +209,21 @@ impl Entries {
     }
 }
 
+/// The process whose directory an open file of /proc is.
+#[must_use]
+pub fn process_of(file: &vfs::OpenFile) -> Option<Arc<crate::process::Process>> {
+    let directory = vfs::synthetic::directory_of(file)?;
+    let entries = directory.as_any()?.downcast_ref::<Entries>()?;
+    if entries.0.scope() != Scope::Process {
+        return None;
+    }
+    Some(Arc::clone(&entries.0.task().ok()?.process))
+}
+
 impl Directory for Entries {
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
         self.0.task().map_err(|_| Errno::ENOENT)?;
         let entry = ENTRIES.iter().find(|entry| entry.name.as_bytes() == name && self.has(entry));

@@ -378,9 +378,71 @@ pub(super) fn slabinfo(_kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec
     Ok(b"slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n".to_vec())
 }
 
-pub(super) fn key_users(_kernel: &Arc<Kernel>, by: &Caller<'_>) -> SysResult<Vec<u8>> {
-    let uid = by.cred.user_ns.show_uid(by.cred.uid);
-    Ok(format!("{uid:5}:     0 0/0 0/200 0/20000\n").into_bytes())
+/// /proc/key-users: users, their keys and bytes (keyrings(7)).
+pub(super) fn key_users(kernel: &Arc<Kernel>, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    let keys = kernel.keys.all();
+    let mut users: Vec<_> = keys.iter().map(|key| key.state().uid).collect();
+    users.push(by.cred.uid);
+    users.sort_unstable_by_key(|uid| uid.0);
+    users.dedup();
+    let mut out = String::new();
+    for uid in users.into_iter().filter(|uid| by.cred.user_ns.maps_uid(*uid)) {
+        let (count, bytes) = kernel.keys.used(uid);
+        let (most, most_bytes) = crate::keys::Keys::quota(uid);
+        let shown = by.cred.user_ns.show_uid(uid);
+        put!(out, "{shown:5}: {count:5} {count}/{count} {count}/{most} {bytes}/{most_bytes}\n");
+    }
+    Ok(out.into_bytes())
+}
+
+/// /proc/keys: those that the reader may see.
+pub(super) fn keys(kernel: &Arc<Kernel>, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    use crate::keys::KeyType;
+    let mut out = Vec::new();
+    let ns = &by.cred.user_ns;
+    for key in kernel.keys.all() {
+        let state = key.state();
+        let shift = if state.uid == by.cred.fsuid {
+            16
+        } else if by.cred.in_group(state.gid) {
+            8
+        } else {
+            0
+        };
+        if (state.perm >> shift) & 1 == 0 || !ns.maps_uid(state.uid) {
+            continue;
+        }
+        let mark = |on: bool, letter: char| if on { letter } else { '-' };
+        let timeout = match state.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs()) {
+            None => "perm".to_owned(),
+            Some(0) => "expd".to_owned(),
+            Some(left @ ..60) => format!("{left}s"),
+            Some(left @ ..3600) => format!("{}m", left / 60),
+            Some(left @ ..86_400) => format!("{}h", left / 3600),
+            Some(left) => format!("{}d", left / 86_400),
+        };
+        let gid = if state.gid.0 == u32::MAX { -1 } else { i64::from(ns.show_gid(state.gid)) };
+        let line = format!(
+            "{:08x} I{}-Q-{}{} {:5} {timeout:>4} {:08x} {:5} {gid:5} {:<9} ",
+            key.serial,
+            mark(state.revoked, 'R'),
+            mark(state.negative, 'N'),
+            mark(state.invalid, 'i'),
+            Arc::strong_count(&key).saturating_sub(1),
+            state.perm,
+            ns.show_uid(state.uid),
+            key.kind.name(),
+        );
+        out.extend_from_slice(line.as_bytes());
+        out.extend_from_slice(&key.description);
+        let what = match key.kind {
+            KeyType::Keyring if state.links.is_empty() => "empty".to_owned(),
+            KeyType::Keyring => state.links.len().to_string(),
+            KeyType::User | KeyType::Logon => state.payload.len().to_string(),
+        };
+        out.extend_from_slice(format!(": {what}\n").as_bytes());
+    }
+    Ok(out)
 }
 
 #[cfg(test)]

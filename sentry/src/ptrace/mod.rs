@@ -6,6 +6,7 @@
 pub mod access;
 pub mod stop;
 pub mod wait;
+pub mod watch;
 
 use crate::kernel::Kernel;
 use crate::process::WaitStatus;
@@ -31,6 +32,8 @@ pub enum Resume {
     Syscall,
     /// PTRACE_SYSEMU.
     Sysemu,
+    /// PTRACE_SYSEMU_SINGLESTEP.
+    SysemuStep,
     /// PTRACE_SINGLESTEP.
     Step,
     /// PTRACE_LISTEN.
@@ -90,6 +93,8 @@ pub struct Trace {
     pub stop: Option<Stop>,
     /// PTRACE_GETEVENTMSG.
     pub message: u64,
+    /// Debug registers.
+    pub debug: watch::DebugRegisters,
 }
 
 impl Trace {
@@ -104,6 +109,7 @@ impl Trace {
             mode: Resume::Cont,
             stop: None,
             message: 0,
+            debug: watch::DebugRegisters::default(),
         }
     }
 }
@@ -197,7 +203,8 @@ pub fn prepare_child(
     if !(follows || flags.contains(CloneFlags::PTRACE)) || flags.contains(CloneFlags::UNTRACED) {
         return;
     }
-    let inherited = Trace { mode: Resume::Cont, stop: None, message: 0, ..trace };
+    let debug = watch::DebugRegisters::default();
+    let inherited = Trace { mode: Resume::Cont, stop: None, message: 0, debug, ..trace };
     let seized = inherited.seized;
     if attach(child, inherited).is_ok() {
         owned.watched = true;

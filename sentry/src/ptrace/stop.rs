@@ -1,8 +1,10 @@
 //! Where a traced task stops (ptrace(2), "Stopped states").
 
+use super::watch::{self, Stepping};
 use super::{Resume, Stop, StopKind, attach};
 use crate::process::WaitStatus;
 use crate::process::pid::Pid;
+use crate::seccomp::Verdict;
 use crate::signal::send::{self, Force};
 use crate::task::{Cx, RunMode, StartEvent, Work};
 use abi::process::CloneFlags;
@@ -53,10 +55,13 @@ fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32
             if let Some((mode, signal)) = trace.stop.as_ref().and_then(|stop| stop.resumed) {
                 trace.mode = mode;
                 let stop = trace.stop.take();
+                let debug = trace.debug;
                 drop(slot);
                 if let Some(stop) = stop {
                     take_back(cx, stop, mode);
                 }
+                let step = matches!(mode, Resume::Step | Resume::SysemuStep);
+                watch::arm(cx, debug, if step { Stepping::Each } else { Stepping::No });
                 break Some(signal);
             }
         }
@@ -72,7 +77,7 @@ fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32
 }
 
 fn take_back(cx: &mut Cx<'_>, stop: Stop, mode: Resume) {
-    let step = mode == Resume::Step;
+    let step = matches!(mode, Resume::Step | Resume::SysemuStep);
     if stop.changed || step {
         let mut registers = stop.registers;
         if step {
@@ -155,27 +160,28 @@ fn call_stop(cx: &mut Cx<'_>, kind: StopKind) {
     }
 }
 
-/// Before a call: the tracer, then seccomp. Returns false when the call is not to be made.
-pub fn enter_call(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> bool {
+/// Before a call: the tracer, then seccomp.
+pub fn enter_call(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> Verdict {
     if !cx.shared.is_traced() && cx.owned.seccomp.is_some() {
         return crate::seccomp::check(cx, call);
     }
     let mode = cx.shared.trace.lock().as_ref().map(|trace| trace.mode);
-    if matches!(mode, Some(Resume::Syscall | Resume::Sysemu)) {
+    if matches!(mode, Some(Resume::Syscall | Resume::Sysemu | Resume::SysemuStep)) {
         let regs = cx.context.registers();
         regs.rax = Errno::ENOSYS.as_return();
         call_stop(cx, StopKind::Entry);
-        if mode == Some(Resume::Sysemu) || !reload(cx, call) {
-            return false;
+        if mode != Some(Resume::Syscall) || !reload(cx, call) {
+            return Verdict::Skip;
         }
     }
     if cx.owned.seccomp.is_none() {
         if mode.is_none() {
             cx.owned.watched = false;
         }
-        return true;
+        return Verdict::Make;
     }
-    crate::seccomp::check(cx, call)
+    let suspended = options(cx).is_some_and(|options| options.contains(TraceOptions::SUSPEND_SECCOMP));
+    if suspended { Verdict::Make } else { crate::seccomp::check(cx, call) }
 }
 
 /// Takes number and arguments from the registers again. Returns false when the tracer took the call away.
@@ -205,6 +211,9 @@ pub fn leave_call(cx: &mut Cx<'_>) {
 pub fn interrupt_stop(cx: &mut Cx<'_>) {
     let state = cx.shared.trace.lock().as_ref().map(|trace| trace.seized);
     cx.owned.watched = state.is_some() || cx.owned.seccomp.is_some();
+    if state.is_none() {
+        cx.owned.debug = None;
+    }
     crate::task::local_answers(cx);
     if state == Some(true) && cx.shared.take_interrupt() {
         event_stop(cx, event::STOP, 0);

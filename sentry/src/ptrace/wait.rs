@@ -59,6 +59,7 @@ pub fn look(cx: &Cx<'_>, tree: &mut ProcessTree, which: Which, options: WaitOpti
             code: code::CLD_TRAPPED,
             value: code.cast_signed(),
             times_ns: (0, 0),
+            max_rss: 0,
         });
     }
     let zombie = tree.trace_zombies.iter().position(|zombie| {
@@ -84,6 +85,7 @@ pub fn look(cx: &Cx<'_>, tree: &mut ProcessTree, which: Which, options: WaitOpti
                 code,
                 value,
                 times_ns: (0, 0),
+                max_rss: 0,
             });
         }
     }

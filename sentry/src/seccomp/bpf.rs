@@ -139,6 +139,11 @@ impl Program {
         }
         false
     }
+    /// The instructions as `struct sock_filter`.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
     /// The value it returns; a broken program kills.
     #[must_use]
     pub fn run(&self, data: &Data) -> u32 {

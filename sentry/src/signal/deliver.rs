@@ -59,15 +59,13 @@ pub fn deliver(cx: &mut Cx<'_>, interrupted: Option<Restart>) -> Delivered {
                 }
             }
             Disposition::Terminate => return exit_by(cx, WaitStatus::killed(signal), signal),
-            Disposition::Core => return exit_by(cx, core_status(cx, signal), signal),
+            Disposition::Core => {
+                let dumped = crate::process::core::dump(cx, signal, &info);
+                let status = if dumped { WaitStatus::dumped(signal) } else { WaitStatus::killed(signal) };
+                return exit_by(cx, status, signal);
+            }
         }
     }
-}
-
-fn core_status(cx: &Cx<'_>, signal: Signal) -> WaitStatus {
-    let limit = cx.shared.process.limits.lock().get(crate::process::limits::Resource::Core).soft;
-    // No core file is written, but the flag says what Linux with a core pattern would say.
-    if limit == 0 { WaitStatus::killed(signal) } else { WaitStatus::dumped(signal) }
 }
 
 fn exit_by(cx: &mut Cx<'_>, status: WaitStatus, signal: Signal) -> Delivered {
@@ -124,6 +122,10 @@ fn run_handler(
         } else {
             regs.rax = Errno::EINTR.as_return();
         }
+    }
+    if cx.shared.is_traced() {
+        // A debugger's steps are not the program's: its frame does not keep the trap flag.
+        cx.context.registers().eflags &= !0x100;
     }
     let blocked = cx.shared.mask();
     let to_restore = cx.owned.signal.saved_mask.take().unwrap_or(blocked);

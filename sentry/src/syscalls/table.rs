@@ -226,7 +226,7 @@ syscalls! {
     98 system::info::getrusage(who: i32, out: UserPtr<Rusage>) Partial "user time is that of the address space, shared out over its threads";
     99 system::info::sysinfo(out: UserPtr<Sysinfo>) Full;
     100 time::clock::times(out: UserPtr<Tms>) Full;
-    101 process::ptrace::ptrace(request: u32, pid: i32, addr: u64, data: u64) Partial "no hardware breakpoints, PEEKSIGINFO, SECCOMP_GET_FILTER";
+    101 process::ptrace::ptrace(request: u32, pid: i32, addr: u64, data: u64) Partial "watchpoints see changes of a value, not reads";
     102 security::ids::getuid() Full;
     103 system::admin::syslog(action: i32, buf: UserAddr, len: i32) Full;
     104 security::ids::getgid() Full;
@@ -282,13 +282,13 @@ syscalls! {
     154 system::absent::modify_ldt() Absent "ENOSYS";
     155 fs::mount::pivot_root(new_root: UserCStr, put_old: UserCStr) Full;
     156 system::absent::_sysctl() Absent "ENOSYS";
-    157 security::prctl::prctl(option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) Partial "options of hardware mitigations and PR_SET_MM are EINVAL";
+    157 security::prctl::prctl(option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) Partial "PR_SET_MM, PR_SET_MDWE, PR_SET_VMA and PR_SCHED_CORE are EINVAL";
     158 security::arch::arch_prctl(code: u32, addr: UserAddr) Partial "CPUID faulting is EINVAL";
     159 system::admin::adjtimex(buf: UserPtr<Timex>) Partial "the clock cannot be adjusted: EPERM";
     160 system::limits::setrlimit(resource: u32, new: UserPtr<Rlimit>) Full;
     161 fs::dir::chroot(path: UserCStr) Full;
     162 fs::sync::sync() Full;
-    163 system::absent::acct() Absent "ENOSYS";
+    163 system::admin::acct(path: UserCStr) Absent "EPERM; ENOSYS with CAP_SYS_PACCT";
     164 time::clock::settimeofday(time: UserPtr<Timeval>, zone: UserPtr<[i32; 2]>) Full;
     165 fs::mount::mount(source: UserCStr, target: UserCStr, kind: UserCStr, flags: u64, data: UserAddr) Full;
     166 fs::mount::umount2(target: UserCStr, flags: u32) Full;
@@ -369,13 +369,13 @@ syscalls! {
     241 ipc::mqueue::mq_unlink(name: UserCStr) Full;
     242 ipc::mqueue::mq_timedsend(fd: Fd, text: UserAddr, len: usize, prio: u32, timeout: UserPtr<Timespec>) Full;
     243 ipc::mqueue::mq_timedreceive(fd: Fd, out: UserAddr, len: usize, prio: UserPtr<u32>, timeout: UserPtr<Timespec>) Full;
-    244 ipc::mqueue::mq_notify(fd: Fd, event: UserPtr<Sigevent>) Partial "SIGEV_THREAD is EINVAL";
+    244 ipc::mqueue::mq_notify(fd: Fd, event: UserPtr<Sigevent>) Full;
     245 ipc::mqueue::mq_getsetattr(fd: Fd, new: UserPtr<MqAttr>, old: UserPtr<MqAttr>) Full;
     246 system::absent::kexec_load() Absent "ENOSYS";
     247 process::wait::waitid(kind: u32, id: i32, info: UserPtr<SigInfo>, options: WaitOptions, usage: UserPtr<Rusage>) Full;
-    248 system::absent::add_key() Absent "ENOSYS";
-    249 system::absent::request_key() Absent "ENOSYS";
-    250 system::absent::keyctl() Absent "ENOSYS";
+    248 security::keys::add_key(kind: UserCStr, name: UserCStr, bytes: UserAddr, len: usize, ring: i32) Partial "types keyring, user and logon";
+    249 security::keys::request_key(kind: UserCStr, name: UserCStr, callout: UserCStr, ring: i32) Partial "no upcall: ENOKEY";
+    250 security::keys::keyctl(operation: u32, a: u64, b: u64, c: u64, d: u64) Partial "no instantiation by request-key, persistent keyrings, public-key operations, watches";
     251 system::sched::ioprio_set(which: u32, who: u32, value: u32) Full;
     252 system::sched::ioprio_get(which: u32, who: u32) Full;
     253 event::inotify::inotify_init() Full;
@@ -423,7 +423,7 @@ syscalls! {
     295 fs::io::preadv(fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64) Full;
     296 fs::io::pwritev(fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64) Full;
     297 signal::send::rt_tgsigqueueinfo(tgid: i32, tid: i32, signal: u32, info: UserPtr<SigInfo>) Full;
-    298 system::absent::perf_event_open() Absent "ENOSYS";
+    298 system::admin::perf_event_open(attr: UserPtr<[u32; 2]>, pid: i32, cpu: i32, group: i32, flags: u64) Absent "EACCES, as for an unprivileged user";
     299 net::message::recvmmsg(fd: Fd, list: UserPtr<MmsgHdr>, count: u32, flags: u32, timeout: UserPtr<Timespec>) Full;
     300 system::absent::fanotify_init() Absent "ENOSYS";
     301 system::absent::fanotify_mark() Absent "ENOSYS";
@@ -442,11 +442,11 @@ syscalls! {
     314 system::sched::sched_setattr(pid: i32, attr: UserPtr<SchedAttr>, flags: u32) Full;
     315 system::sched::sched_getattr(pid: i32, attr: UserPtr<SchedAttr>, size: u32, flags: u32) Full;
     316 fs::tree::renameat2(old_dir: DirFd, old: UserCStr, new_dir: DirFd, new: UserCStr, flags: u32) Full;
-    317 security::seccomp::seccomp(operation: u32, flags: u32, args: UserAddr) Partial "no user notification";
+    317 security::seccomp::seccomp(operation: u32, flags: u32, args: UserAddr) Full;
     318 system::info::getrandom(buf: UserAddr, len: usize, flags: u32) Full;
     319 fs::memfd::memfd_create(name: UserCStr, flags: u32) Full;
     320 system::absent::kexec_file_load() Absent "ENOSYS";
-    321 system::absent::bpf() Absent "ENOSYS";
+    321 system::admin::bpf(command: i32, attr: UserAddr, size: u32) Absent "EPERM, as for an unprivileged user";
     322 process::exec::execveat(dirfd: DirFd, path: UserCStr, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) Full;
     323 system::absent::userfaultfd() Absent "ENOSYS";
     324 sync::membarrier::membarrier(command: u32, flags: u32, cpu: i32) Partial "per-processor and sync-core commands are EINVAL";
@@ -470,7 +470,7 @@ syscalls! {
     431 fs::mountfd::fsconfig(fd: Fd, command: u32, key: UserCStr, value: UserAddr, aux: i32) Partial "only flags and strings as parameters";
     432 fs::mountfd::fsmount(fd: Fd, flags: u32, attr: u32) Full;
     433 fs::mountfd::fspick(dirfd: DirFd, path: UserCStr, flags: u32) Full;
-    434 process::pidfd::pidfd_open(pid: i32, flags: u32) Partial "PIDFD_THREAD is EINVAL";
+    434 process::pidfd::pidfd_open(pid: i32, flags: u32) Full;
     435 process::clone::clone3(args: UserAddr, size: usize) Partial "CLONE_INTO_CGROUP is EOPNOTSUPP";
     436 fs::open::close_range(first: u32, last: u32, flags: u32) Full;
     437 fs::open::openat2(dirfd: DirFd, path: UserCStr, how: UserAddr, size: usize) Full;
@@ -490,11 +490,12 @@ syscalls! {
     452 fs::attr::fchmodat2(dirfd: DirFd, path: UserCStr, mode: u32, flags: u32) Full;
     453 system::absent::map_shadow_stack() Absent "ENOSYS";
     454 sync::futex::futex_wake(addr: UserAddr, mask: u64, number: i32, flags: u32) Full;
+    455 sync::futex::futex_wait(addr: UserAddr, value: u64, mask: u64, flags: u32, timeout: UserPtr<Timespec>, clock: u32) Full;
     456 sync::futex::futex_requeue(waiters: UserPtr<FutexWaitv>, flags: u32, wake: i32, limit: i32) Full;
     457 fs::statmount::statmount(req: UserPtr<MntIdReq>, buf: UserAddr, size: usize, flags: u32) Partial "of the caller's mount namespace";
     458 fs::statmount::listmount(req: UserPtr<MntIdReq>, out: UserPtr<u64>, count: usize, flags: u32) Partial "of the caller's mount namespace";
     459 system::absent::lsm_get_self_attr() Absent "ENOSYS";
     460 system::absent::lsm_set_self_attr() Absent "ENOSYS";
     461 system::absent::lsm_list_modules() Absent "ENOSYS";
-    462 system::absent::mseal() Absent "ENOSYS";
+    462 memory::advise::mseal(addr: UserAddr, len: u64, flags: u64) Full;
 }

@@ -1,6 +1,6 @@
 //! New threads and processes: clone(2), clone3(2), fork(2), vfork(2).
 
-use super::{Cx, FsContext, OwnedSignal, Registered, TaskOwned, TaskShared, Work, run};
+use super::{Cx, FsContext, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, TimerSlack, Work, run};
 use crate::files::FdTable;
 use crate::namespace::NsProxy;
 use crate::process::pid::{Pid, PidNs};
@@ -214,6 +214,10 @@ fn copy_owned(
     // A vfork child runs on its parent's stack, a thread on one of its own.
     let shares = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
     let altstack = if shares { StackT::new(0, 0, StackT::DISABLE) } else { parent.signal.altstack };
+    let keys = &parent.personal.keys;
+    let keys = if flags.contains(CloneFlags::THREAD) { keys.for_thread() } else { keys.for_process() };
+    let slack_ns = parent.personal.timer_slack.now_ns;
+    let timer_slack = TimerSlack { now_ns: slack_ns, default_ns: slack_ns };
     let clear = flags.contains(CloneFlags::CHILD_CLEARTID);
     let registered = Registered {
         clear_child_tid: if clear { request.child_tid } else { UserAddr::NULL },
@@ -231,7 +235,8 @@ fn copy_owned(
         signal: OwnedSignal::new(handlers, altstack),
         registered,
         no_new_privs: parent.no_new_privs,
-        personal: parent.personal,
+        personal: Personal { keys, timer_slack, ..parent.personal.clone() },
+        debug: None,
         seccomp: parent.seccomp.clone(),
         epoll_events: Vec::new(),
         watched: parent.seccomp.is_some(),

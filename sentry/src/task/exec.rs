@@ -98,6 +98,7 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     let timers = std::mem::take(&mut cx.shared.process.timers.lock().posix);
     drop(timers);
     cx.owned.cred = cred;
+    cx.owned.personal.keys = cx.owned.personal.keys.for_process();
     cx.owned.publish(cx.shared);
     super::local_answers(cx);
     for file in closed {
@@ -125,6 +126,15 @@ pub fn fresh_registers(entry: u64, stack: u64) -> Registers {
 
 /// Ends all other threads and takes the leader's id.
 fn only_thread(cx: &mut Cx<'_>) -> CallResult<()> {
+    end_others(cx)?;
+    if cx.shared.tid() != cx.shared.process.pid.root() {
+        take_leaders_id(cx);
+    }
+    Ok(())
+}
+
+/// Ends all other threads of the process and waits until they are gone. Fails when the process is ending.
+pub(crate) fn end_others(cx: &Cx<'_>) -> CallResult<()> {
     let process = Arc::clone(&cx.shared.process);
     {
         let mut state = process.state.lock();
@@ -154,9 +164,6 @@ fn only_thread(cx: &mut Cx<'_>) -> CallResult<()> {
             }
         }
         let _ = cx.shared.parker().park(None);
-    }
-    if cx.shared.tid() != process.pid.root() {
-        take_leaders_id(cx);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ mod times;
 
 pub use context::Cx;
 pub use fs_context::FsContext;
-pub use owned::{OwnedSignal, Personal, Registered, StartEvent, TaskOwned};
+pub use owned::{MceKill, OwnedSignal, Personal, Registered, StartEvent, TaskOwned, TimerSlack};
 pub use run::current;
 pub use shared::{Published, PublishedMarks, RunMode, TaskShared, Work};
 pub use times::TaskTimes;

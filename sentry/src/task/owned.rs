@@ -59,17 +59,64 @@ pub struct TaskOwned {
     pub personal: Personal,
     /// Kept between calls so that epoll_wait(2) does not allocate.
     pub epoll_events: Vec<vfs::event::epoll::EpollEvent>,
+    /// Debug registers that its tracer has enabled.
+    pub debug: Option<Box<crate::ptrace::watch::Watch>>,
     /// Seccomp filters.
     pub seccomp: Option<Arc<crate::seccomp::Filters>>,
 }
 
 /// Settings of a thread that only it looks at.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Personal {
+    /// Keyrings.
+    pub keys: crate::keys::TaskKeys,
     /// personality(2).
     pub personality: u32,
-    /// PR_SET_TIMERSLACK in nanoseconds.
-    pub timer_slack_ns: u64,
+    /// PR_SET_TIMERSLACK.
+    pub timer_slack: TimerSlack,
+    /// PR_MCE_KILL.
+    pub mce_kill: MceKill,
+    /// PR_SET_IO_FLUSHER.
+    pub io_flusher: bool,
+}
+
+/// How late timers of a thread may be: a value that reads back, as the host keeps the timers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimerSlack {
+    /// In force.
+    pub now_ns: u64,
+    /// What 0 means: what the thread's maker had in force.
+    pub default_ns: u64,
+}
+
+impl Default for TimerSlack {
+    fn default() -> TimerSlack {
+        TimerSlack { now_ns: 50_000, default_ns: 50_000 }
+    }
+}
+
+/// When a thread hears of broken memory (PR_MCE_KILL): a value that reads back, as memory is the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MceKill {
+    /// When it touches it.
+    Late,
+    /// At once.
+    Early,
+    /// As the system says.
+    #[default]
+    Default,
+}
+
+impl MceKill {
+    /// `PR_MCE_KILL_*`.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        match self {
+            MceKill::Late => 0,
+            MceKill::Early => 1,
+            MceKill::Default => 2,
+        }
+    }
 }
 
 /// How a traced child starts.
@@ -130,10 +177,7 @@ impl TaskOwned {
                 seccomp_mode: filters.map_or(0, Filters::mode),
                 seccomp_filters: filters.map_or(0, Filters::count),
                 personality: self.personal.personality,
-                timer_slack_ns: match self.personal.timer_slack_ns {
-                    0 => 50_000,
-                    slack => slack,
-                },
+                timer_slack_ns: self.personal.timer_slack.now_ns,
             },
             cred: Arc::clone(&self.cred),
             mm: Some(Arc::clone(&self.mm)),

@@ -5,6 +5,8 @@
 
 use super::{Cx, RunMode, TaskOwned, TaskShared, Work};
 use crate::process::{WaitStatus, exit, freezer};
+use crate::ptrace::watch;
+use crate::seccomp::Verdict;
 use crate::signal::deliver::{self, Delivered};
 use crate::signal::frame::FaultDetail;
 use crate::signal::send;
@@ -67,6 +69,7 @@ fn run(shared: &Arc<TaskShared>, mut owned: TaskOwned, mut context: Box<dyn Cont
             shared.set_mode(RunMode::Kernel);
             continue;
         }
+        watch::enter(&mut cx);
         let exit = cx.context.run();
         shared.set_mode(RunMode::Kernel);
         next = handle(&mut cx, exit);
@@ -85,6 +88,17 @@ fn handle(cx: &mut Cx<'_>, exit: Exit) -> Next {
             return next;
         }
         Exit::Fault { addr, access } => fault(cx, addr, access),
+        Exit::Exception { signal: Signal::SIGTRAP, code: code::TRAP_TRACE, addr }
+            if cx.owned.debug.is_some() =>
+        {
+            let code = match watch::trapped(cx) {
+                watch::Trap::Silent => return Next::Guest,
+                watch::Trap::Step => code::TRAP_TRACE,
+                watch::Trap::Hit => code::TRAP_HWBKPT,
+            };
+            let info = SigInfo::fault(Signal::SIGTRAP, code, addr);
+            send::force(cx.shared, &cx.owned.signal.handlers, info);
+        }
         Exit::Exception { signal, code, addr } => {
             cx.owned.signal.fault = FaultDetail { error: 0, trap: trap_number(signal), cr2: 0 };
             send::force(cx.shared, &cx.owned.signal.handlers, SigInfo::fault(signal, code, addr));
@@ -134,8 +148,12 @@ fn fault(cx: &mut Cx<'_>, addr: u64, access: Access) {
 
 fn system_call(cx: &mut Cx<'_>) -> Next {
     let mut call = cx.context.syscall();
-    if cx.owned.watched && !crate::ptrace::stop::enter_call(cx, &mut call) {
-        return leave_call(cx, None);
+    if cx.owned.watched {
+        match crate::ptrace::stop::enter_call(cx, &mut call) {
+            Verdict::Make => {}
+            Verdict::Skip => return leave_call(cx, None),
+            Verdict::Interrupted(kind) => return leave_call(cx, Some(kind)),
+        }
     }
     match dispatch::dispatch(cx, &call) {
         Outcome::Return(value) => {

@@ -5,6 +5,7 @@
 
 use super::Clock;
 use crate::process::Process;
+use crate::process::limits::{INFINITY, Resource};
 use crate::signal::send::{self, Force};
 use crate::task::TaskShared;
 use abi::siginfo::{SigInfo, code};
@@ -33,6 +34,8 @@ pub enum TimerClock {
 pub enum Notify {
     /// Nothing (SIGEV_NONE).
     Nothing,
+    /// RLIMIT_CPU: SIGXCPU at the soft limit and each second behind it, SIGKILL at the hard one.
+    CpuLimit,
     /// An interval timer's signal, without details.
     Interval(Signal),
     /// A POSIX timer's signal.
@@ -181,6 +184,7 @@ impl SignalTimer {
         let Some(process) = self.process.upgrade() else { return };
         match &self.notify {
             Notify::Nothing => {}
+            Notify::CpuLimit => cpu_limit_reached(&process),
             Notify::Interval(signal) => {
                 let _ = send::to_process(&process, SigInfo::kernel(*signal), Force::Yes);
             }
@@ -248,6 +252,33 @@ impl TimerTarget for SignalTimer {
     }
 }
 
+/// Watches RLIMIT_CPU of a process that has one. Called when it is made and when the limit changes.
+pub fn watch_cpu_limit(process: &Arc<Process>) {
+    let limit = process.limits.lock().get(Resource::Cpu);
+    let first = limit.soft.min(limit.hard);
+    if first == INFINITY {
+        let gone = process.timers.lock().cpu_limit.take();
+        drop(gone);
+        return;
+    }
+    let timer = {
+        let mut timers = process.timers.lock();
+        let new = || SignalTimer::new(process, TimerClock::Process, Notify::CpuLimit);
+        Arc::clone(timers.cpu_limit.get_or_insert_with(new))
+    };
+    // A limit of zero is one second, as in Linux.
+    let value = Duration::from_secs(first.max(1));
+    timer.set(Setting { value, interval: Duration::from_secs(1) }, When::Absolute);
+}
+
+fn cpu_limit_reached(process: &Arc<Process>) {
+    let hard = process.limits.lock().get(Resource::Cpu).hard;
+    let (user, system) = process.cpu_times();
+    let used = Duration::from_nanos(user.saturating_add(system));
+    let signal = if used >= Duration::from_secs(hard.max(1)) { Signal::SIGKILL } else { Signal::SIGXCPU };
+    let _ = send::to_process(process, SigInfo::kernel(signal), Force::Yes);
+}
+
 /// Adds the overrun to a timer's signal that is being taken.
 pub fn complete(process: &Process, info: &mut SigInfo) {
     if info.code != code::SI_TIMER {
@@ -270,4 +301,6 @@ pub struct ProcessTimers {
     pub posix: std::collections::BTreeMap<u32, Arc<SignalTimer>>,
     /// Id of the next one.
     pub next: u32,
+    /// RLIMIT_CPU.
+    pub cpu_limit: Option<Arc<SignalTimer>>,
 }

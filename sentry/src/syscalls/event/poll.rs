@@ -281,7 +281,9 @@ pub fn select(
         Patience::after(carried.to_duration()?)
     };
     let result = run_select(cx, count, [read, write, except], patience);
-    if let (false, Some(left)) = (timeout.is_null(), left(patience)) {
+    // STICKY_TIMEOUTS: the program does not want to know what is left.
+    let sticky = cx.owned.personal.personality & 0x0400_0000 != 0;
+    if let (false, false, Some(left)) = (sticky, timeout.is_null(), left(patience)) {
         let _ = cx.write(timeout, &Timeval::from_duration(left));
     }
     result

@@ -76,6 +76,7 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIOASYNC => return toggle(OpenFlags::ASYNC),
         _ => {
             let related = NsHandle::of_file(&file).and_then(|ns| ns.related(request, cx.cred()));
+            let related = related.or_else(|| crate::process::pidfd::namespace(cx, &file, request));
             if let Some(related) = related {
                 let fd = super::open::install(cx, related?, OpenFlags::CLOEXEC)?;
                 return Ok(u64::try_from(fd.number()).unwrap_or(0));

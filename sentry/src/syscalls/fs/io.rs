@@ -2,12 +2,10 @@
 
 use crate::task::Cx;
 use abi::limits::{IOV_MAX, MAX_RW_COUNT};
-use abi::signal::Signal;
 use abi::stat::Iovec;
-use abi::{CallResult, Errno, Failure, Fd, SysResult, UserAddr, UserPtr, UserSlice};
+use abi::{CallResult, Errno, Fd, SysResult, UserAddr, UserPtr, UserSlice};
 use smallvec::SmallVec;
-use vfs::RwFlags;
-use vfs::{SeekFrom, TaskView};
+use vfs::{RwFlags, SeekFrom};
 
 /// Buffers of one call.
 pub(crate) type Buffers = SmallVec<[UserSlice; 8]>;
@@ -36,14 +34,6 @@ fn one(addr: UserAddr, len: usize) -> [UserSlice; 1] {
     [UserSlice { addr, len: u64::try_from(len.min(MAX_RW_COUNT)).unwrap_or(0) }]
 }
 
-/// SIGPIPE goes with EPIPE of a write.
-fn with_sigpipe(cx: &Cx<'_>, result: CallResult<usize>) -> CallResult<usize> {
-    if result == Err(Failure::Errno(Errno::EPIPE)) {
-        cx.shared.raise(Signal::SIGPIPE);
-    }
-    result
-}
-
 fn offset(raw: i64) -> SysResult<u64> {
     u64::try_from(raw).map_err(|_| Errno::EINVAL)
 }
@@ -57,8 +47,7 @@ pub fn read(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<
 /// write(2).
 pub fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    let result = file.write(&mut cx.mm().source(&one(buf, count)), &cx.caller());
-    with_sigpipe(cx, result)
+    file.write(&mut cx.mm().source(&one(buf, count)), &cx.caller())
 }
 
 /// pread64(2).
@@ -72,8 +61,7 @@ pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -
 pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    let result = file.write_at(&mut cx.mm().source(&one(buf, count)), pos, &cx.caller());
-    with_sigpipe(cx, result)
+    file.write_at(&mut cx.mm().source(&one(buf, count)), pos, &cx.caller())
 }
 
 /// readv(2).
@@ -87,8 +75,7 @@ pub fn readv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallRe
 pub fn writev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    let result = file.write(&mut cx.mm().source(&list), &cx.caller());
-    with_sigpipe(cx, result)
+    file.write(&mut cx.mm().source(&list), &cx.caller())
 }
 
 /// preadv(2).
@@ -104,8 +91,7 @@ pub fn pwritev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i6
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    let result = file.write_at(&mut cx.mm().source(&list), pos, &cx.caller());
-    with_sigpipe(cx, result)
+    file.write_at(&mut cx.mm().source(&list), pos, &cx.caller())
 }
 
 fn rw_flags(raw: u32) -> SysResult<RwFlags> {
@@ -145,8 +131,7 @@ pub fn pwritev2(
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    let result = file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller());
-    with_sigpipe(cx, result)
+    file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller())
 }
 
 /// lseek(2).

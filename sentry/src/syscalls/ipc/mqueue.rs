@@ -1,6 +1,6 @@
 //! mq_open(2), mq_unlink(2), mq_timedsend(2), mq_timedreceive(2), mq_notify(2), mq_getsetattr(2).
 
-use crate::ipc::mqueue::{MQ_PRIO_MAX, MqAttr, MqFile, Queue, Registration};
+use crate::ipc::mqueue::{COOKIE, Cause, MQ_PRIO_MAX, MqAttr, MqFile, Notice, Queue, Registration};
 use crate::process::limits::Resource;
 use crate::signal::send::{self, Force};
 use crate::syscalls::fs::open::install;
@@ -125,11 +125,14 @@ pub fn mq_timedsend(
 }
 
 fn tell(cx: &Cx<'_>, told: &Registration) {
-    let (Some(owner), Some(signal)) = (told.owner.upgrade(), told.signal) else { return };
+    told.notice.send_cookie(Cause::Woken);
+    let (Some(owner), Notice::Signal { signal, value }) = (told.owner.upgrade(), &told.notice) else {
+        return;
+    };
     let pid = owner.pid.ns().map_or(0, |ns| cx.shared.process.pid.seen_in(ns));
     let uid = cx.cred().user_ns.show_uid(cx.cred().uid);
-    let mut info = SigInfo::from_sender(signal, SI_MESGQ, pid, uid);
-    info.fields[1] = told.value;
+    let mut info = SigInfo::from_sender(*signal, SI_MESGQ, pid, uid);
+    info.fields[1] = *value;
     // A process that is gone needs no notice.
     let _ = send::to_process(&owner, info, Force::Yes);
 }
@@ -168,23 +171,31 @@ pub fn mq_timedreceive(
 pub fn mq_notify(cx: &mut Cx<'_>, fd: Fd, event: UserPtr<Sigevent>) -> CallResult<()> {
     const SIGNAL: i32 = 0;
     const NONE: i32 = 1;
+    const THREAD: i32 = 2;
     let event = if event.is_null() { None } else { Some(cx.read(event)?) };
-    let signal = match event {
+    let notice = match event {
         None => None,
-        Some(event) if event.notify == NONE => None,
+        Some(event) if event.notify == NONE => Some(Notice::Nothing),
         Some(event) if event.notify == SIGNAL => {
-            Some(u32::try_from(event.signo).map_err(|_| Errno::EINVAL).and_then(Signal::new)?)
+            let number = u32::try_from(event.signo).map_err(|_| Errno::EINVAL)?;
+            Some(Notice::Signal { signal: Signal::new(number)?, value: event.value })
         }
-        // SIGEV_THREAD is a message on a netlink socket, which the C library makes.
+        Some(event) if event.notify == THREAD => {
+            // The value points to the cookie, the signal's number is a netlink socket.
+            let cookie: [u8; COOKIE] = cx.read(UserPtr::new(UserAddr::new(event.value)))?;
+            let socket = cx.files().get(Fd::new(event.signo))?;
+            net::socket::of(&socket)?;
+            Some(Notice::Message { socket, cookie })
+        }
         Some(_) => return Err(Errno::EINVAL.into()),
     };
     let (_, queue) = queue(cx, fd)?;
-    let Some(event) = event else {
+    let Some(notice) = notice else {
         queue.drop_notice(cx.shared.process.pid.root());
         return Ok(());
     };
     let owner = Arc::downgrade(&cx.shared.process);
-    Ok(queue.register_notice(Registration { owner, signal, value: event.value })?)
+    Ok(queue.register_notice(Registration { owner, notice })?)
 }
 
 /// mq_getsetattr(2).

@@ -3,6 +3,7 @@
 use super::{INFO, RMID, SET, STAT, shown};
 use crate::ipc::PermStat;
 use crate::ipc::shm::{self, Attachment, Segment};
+use crate::process::limits::Resource;
 use crate::task::Cx;
 use abi::{CallResult, Errno, PAGE_SIZE, SysResult, UserAddr, UserPtr};
 use mm::{MapFile, MapFlags, Mappable, MmapArgs, VmaName};
@@ -23,6 +24,8 @@ const SHM_INFO: u32 = 14;
 const SHM_STAT_ANY: u32 = 15;
 /// SHM_DEST: goes with its last attachment.
 const DEST: u32 = 0o1000;
+/// SHM_LOCKED.
+const LOCKED: u32 = 0o2000;
 
 /// shmget(2).
 pub fn shmget(cx: &mut Cx<'_>, key: i32, size: u64, flags: u32) -> CallResult<i32> {
@@ -97,12 +100,13 @@ pub struct ShmStat {
 }
 
 fn stat(cx: &Cx<'_>, segment: &Segment) -> ShmStat {
-    let doomed = segment.doomed.load(Ordering::SeqCst);
+    let mark = |mark: &std::sync::atomic::AtomicBool, bit| if mark.load(Ordering::SeqCst) { bit } else { 0 };
+    let marks = mark(&segment.doomed, DEST) | mark(&segment.locked, LOCKED);
     let perm = *segment.perm.lock();
     let time = |at: usize| segment.times.get(at).map_or(0, |time| time.load(Ordering::Relaxed));
     let pid = |at: usize| segment.pids.get(at).map_or(0, |pid| shown(cx, pid.load(Ordering::Relaxed)));
     ShmStat {
-        perm: perm.stat(segment.id, if doomed { DEST } else { 0 }, cx.cred()),
+        perm: perm.stat(segment.id, marks, cx.cred()),
         size: segment.size,
         times: [time(0), time(1), time(2)],
         cpid: pid(0),
@@ -152,8 +156,17 @@ pub fn shmctl(cx: &mut Cx<'_>, id: i32, command: u32, buf: UserAddr) -> CallResu
             perm.check_owner(cx.cred(), &ns)?;
             shm::remove(&ns, &segment);
         }
-        // Guest pages are never swapped out one by one: locked is what they are.
-        SHM_LOCK | SHM_UNLOCK => perm.check_owner(cx.cred(), &ns)?,
+        SHM_LOCK | SHM_UNLOCK => {
+            let capable = cx.cred().has_in(vfs::Capabilities::IPC_LOCK, &ns.user);
+            let limit = cx.shared.process.limits.lock().get(Resource::Memlock).soft;
+            if !capable {
+                perm.check_owner(cx.cred(), &ns)?;
+                if command == SHM_LOCK && limit == 0 {
+                    return Err(Errno::EPERM.into());
+                }
+            }
+            segment.locked.store(command == SHM_LOCK, Ordering::SeqCst);
+        }
         _ => return Err(Errno::EINVAL.into()),
     }
     Ok(0)

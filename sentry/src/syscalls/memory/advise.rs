@@ -69,6 +69,14 @@ pub fn munlock(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
     Ok(cx.mm().munlock(addr, len)?)
 }
 
+/// mseal(2).
+pub fn mseal(cx: &mut Cx<'_>, addr: UserAddr, len: u64, flags: u64) -> CallResult<()> {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(cx.mm().mseal(addr, len)?)
+}
+
 const MCL_CURRENT: u32 = 1;
 const MCL_FUTURE: u32 = 2;
 const MCL_ONFAULT: u32 = 4;

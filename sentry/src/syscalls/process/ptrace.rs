@@ -1,9 +1,11 @@
 //! ptrace(2): the tracer's side.
 
+mod more;
+
 use crate::ptrace::access::{Mode, may_access};
 use crate::ptrace::{Resume, Stop, StopKind, Trace, attach, detach, stop};
 use crate::signal::send::{self, Force};
-use crate::task::{Cx, TaskShared, Work};
+use crate::task::{Cx, RunMode, TaskShared, Work};
 use abi::ptrace::{AUDIT_ARCH_X86_64, SyscallInfo, TraceOptions};
 use abi::siginfo::{SigInfo, code};
 use abi::signal::{SigSet, Signal};
@@ -30,7 +32,9 @@ const SETFPREGS: u32 = 15;
 const ATTACH: u32 = 16;
 const DETACH: u32 = 17;
 const SYSCALL: u32 = 24;
+const ARCH_PRCTL: u32 = 30;
 const SYSEMU: u32 = 31;
+const SYSEMU_SINGLESTEP: u32 = 32;
 const SETOPTIONS: u32 = 0x4200;
 const GETEVENTMSG: u32 = 0x4201;
 const GETSIGINFO: u32 = 0x4202;
@@ -43,6 +47,8 @@ const LISTEN: u32 = 0x4208;
 const PEEKSIGINFO: u32 = 0x4209;
 const GETSIGMASK: u32 = 0x420a;
 const SETSIGMASK: u32 = 0x420b;
+const SECCOMP_GET_FILTER: u32 = 0x420c;
+const SECCOMP_GET_METADATA: u32 = 0x420d;
 const GET_SYSCALL_INFO: u32 = 0x420e;
 
 const NT_PRSTATUS: u64 = 1;
@@ -72,7 +78,9 @@ pub fn ptrace(cx: &mut Cx<'_>, request: u32, pid: i32, addr: u64, data: u64) -> 
             mine(cx, &task)?;
             let _ = send::to_process(&task.process, SigInfo::kernel(Signal::SIGKILL), Force::Yes);
         }
-        CONT | SYSCALL | SYSEMU | SINGLESTEP | LISTEN | DETACH => resume(cx, &task, request, data)?,
+        CONT | SYSCALL | SYSEMU | SYSEMU_SINGLESTEP | SINGLESTEP | LISTEN | DETACH => {
+            resume(cx, &task, request, data)?
+        }
         _ => return inspect(cx, &task, request, addr, data),
     }
     Ok(0)
@@ -99,6 +107,25 @@ fn with_stop<T>(cx: &Cx<'_>, task: &TaskShared, act: impl FnOnce(&mut Stop) -> S
     act(trace.stop.as_mut().filter(|stop| stop.resumed.is_none()).ok_or(Errno::ESRCH)?)
 }
 
+/// The same for the trace itself.
+fn with_trace<T>(
+    cx: &Cx<'_>,
+    task: &TaskShared,
+    act: impl FnOnce(&mut Trace) -> SysResult<T>,
+) -> SysResult<T> {
+    let mut slot = task.trace.lock();
+    let trace = slot.as_mut().filter(|trace| trace.tracer == cx.shared.tid()).ok_or(Errno::ESRCH)?;
+    trace.stop.as_ref().filter(|stop| stop.resumed.is_none()).ok_or(Errno::ESRCH)?;
+    act(trace)
+}
+
+/// The number of the debug register at an offset of `struct user`.
+fn debug_register(addr: u64) -> Option<usize> {
+    const FIRST: u64 = 848;
+    let at = addr.checked_sub(FIRST).filter(|at| at.is_multiple_of(8) && *at < 64)?;
+    usize::try_from(at / 8).ok()
+}
+
 fn begin(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, data: u64) -> SysResult<()> {
     if Arc::ptr_eq(&task.process, &cx.shared.process) {
         return Err(Errno::EPERM);
@@ -114,7 +141,12 @@ fn begin(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, data: u64
     };
     may_access(cx, task, Mode::AttachReal)?;
     attach(task, Trace::new(cx.shared, seize, options))?;
+    let was_stopped = task.mode() == RunMode::Stopped;
     task.kick(Work::TRACE);
+    // As in Linux, one that is stopped already is in its tracer's hands when the call returns.
+    while was_stopped && task.mode() == RunMode::Stopped {
+        std::thread::yield_now();
+    }
     if !seize {
         let info = SigInfo::from_sender(Signal::SIGSTOP, code::SI_USER, 0, 0);
         let _ = send::to_task(task, info, Force::Yes);
@@ -127,6 +159,7 @@ fn resume(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, data: u64) -> SysRe
     let mode = match request {
         SYSCALL => Resume::Syscall,
         SYSEMU => Resume::Sysemu,
+        SYSEMU_SINGLESTEP => Resume::SysemuStep,
         SINGLESTEP => Resume::Step,
         LISTEN => Resume::Listen,
         _ => Resume::Cont,
@@ -165,10 +198,16 @@ fn inspect(cx: &mut Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, dat
             if done == 8 { Ok(()) } else { Err(Errno::EIO) }
         })?,
         PEEKUSER => {
-            let value = with_stop(cx, task, |stop| user_word(&stop.registers, addr))?;
+            let value = match debug_register(addr) {
+                Some(number) => with_trace(cx, task, |trace| Ok(trace.debug.get(number)))?,
+                None => with_stop(cx, task, |stop| user_word(&stop.registers, addr))?,
+            };
             cx.mm().write_bytes(at, &value.to_le_bytes())?;
         }
-        POKEUSER => with_stop(cx, task, |stop| set_user_word(stop, addr, data))?,
+        POKEUSER => match debug_register(addr) {
+            Some(number) => with_trace(cx, task, |trace| trace.debug.set(number, data))?,
+            None => with_stop(cx, task, |stop| set_user_word(stop, addr, data))?,
+        },
         GETREGS => {
             let regs = with_stop(cx, task, |stop| Ok(stop.registers))?;
             cx.mm().write_bytes(at, regs.as_bytes())?;
@@ -216,7 +255,17 @@ fn inspect(cx: &mut Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, dat
                 Ok(())
             })?;
         }
-        PEEKSIGINFO => return Err(Errno::EINVAL.into()),
+        PEEKSIGINFO => return Ok(more::peek_siginfo(cx, task, UserPtr::new(UserAddr::new(addr)), at)?),
+        SECCOMP_GET_FILTER => return Ok(more::seccomp_filter(cx, task, addr, at)?),
+        SECCOMP_GET_METADATA => return Ok(more::seccomp_metadata(cx, task, addr, UserPtr::new(at))?),
+        ARCH_PRCTL => {
+            // The code is in `data` and the address in `addr`.
+            let code = u32::try_from(data).map_err(|_| Errno::EINVAL)?;
+            let value = more::arch_prctl(cx, task, code, addr)?;
+            if let Some(value) = value {
+                cx.mm().write_bytes(UserAddr::new(addr), &value.to_le_bytes())?;
+            }
+        }
         GETSIGMASK => {
             with_stop(cx, task, |_| Ok(()))?;
             if addr != 8 {
@@ -270,9 +319,6 @@ fn set_user_word(stop: &mut Stop, addr: u64, value: u64) -> SysResult<()> {
     if let Some(bytes) = regs.as_mut_bytes().get_mut(at..at + 8) {
         bytes.copy_from_slice(&value.to_le_bytes());
         set_registers(stop, &regs);
-    } else if value != 0 {
-        // No hardware breakpoints.
-        return Err(Errno::EINVAL);
     }
     Ok(())
 }
@@ -312,7 +358,7 @@ fn regset(cx: &Cx<'_>, task: &TaskShared, request: u32, kind: u64, vector: UserP
         Ok(match kind {
             NT_PRSTATUS => stop.registers.as_bytes().to_vec(),
             NT_PRFPREG => stop.xstate.get(..FPREGS).unwrap_or_default().to_vec(),
-            NT_X86_XSTATE => stop.xstate.clone(),
+            NT_X86_XSTATE => xstate_for_debuggers(&stop.xstate),
             _ => return Err(Errno::EINVAL),
         })
     })?;
@@ -334,6 +380,17 @@ fn regset(cx: &Cx<'_>, task: &TaskShared, request: u32, kind: u64, vector: UserP
     }
     let written = u64::try_from(len).unwrap_or(0);
     cx.write(vector, &Iovec { base: iov.base, len: written })
+}
+
+/// The XSAVE area with the set of features in it where debuggers look for it (`xstate_fx_sw_bytes`).
+#[must_use]
+pub fn xstate_for_debuggers(xstate: &[u8]) -> Vec<u8> {
+    const FEATURES: std::ops::Range<usize> = 464..472;
+    let mut area = xstate.to_vec();
+    if let Some(slot) = area.get_mut(FEATURES) {
+        slot.copy_from_slice(&platform::registers::xfeatures().to_le_bytes());
+    }
+    area
 }
 
 /// PTRACE_GET_SYSCALL_INFO: returns the size that there was to write.

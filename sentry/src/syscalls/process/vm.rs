@@ -107,7 +107,9 @@ pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: u32, index1: u64, index
     let (first, second) = (find(cx, pid1)?, find(cx, pid2)?);
     may_access(cx, &first, Mode::ReadReal)?;
     may_access(cx, &second, Mode::ReadReal)?;
-    let (a, b) = (first.published.lock().clone(), second.published.lock().clone());
+    // One lock after the other: the two may be the same task.
+    let a = first.published.lock().clone();
+    let b = second.published.lock().clone();
     fn place<T>(item: &Option<Arc<T>>) -> usize {
         item.as_ref().map_or(0, |item| Arc::as_ptr(item).addr())
     }
@@ -121,7 +123,16 @@ pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: u32, index1: u64, index
         2 => Ok(order(place(&a.files), place(&b.files))),
         3 => Ok(order(place(&a.fs), place(&b.fs))),
         4 => Ok(order(Arc::as_ptr(&a.handlers).addr(), Arc::as_ptr(&b.handlers).addr())),
-        5 | 6 => Ok(order(Arc::as_ptr(&first.process).addr(), Arc::as_ptr(&second.process).addr())),
+        // No task has an I/O context.
+        5 => Ok(0),
+        6 => {
+            // Only processes that have something to undo have a list.
+            let list = |task: &Arc<TaskShared>| {
+                let empty = task.process.sem_undo.lock().is_empty();
+                if empty { 0 } else { Arc::as_ptr(&task.process).addr() }
+            };
+            Ok(order(list(&first), list(&second)))
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }

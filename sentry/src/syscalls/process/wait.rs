@@ -15,6 +15,7 @@ fn rusage(waited: &Waited) -> Rusage {
     Rusage {
         utime: Timeval::from_duration(Duration::from_nanos(user)),
         stime: Timeval::from_duration(Duration::from_nanos(system)),
+        maxrss: i64::try_from(waited.max_rss).unwrap_or(i64::MAX),
         ..Rusage::default()
     }
 }

@@ -9,6 +9,7 @@ const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
 const ARCH_GET_CPUID: u32 = 0x1011;
+const ARCH_SET_CPUID: u32 = 0x1012;
 
 /// arch_prctl(2).
 pub fn arch_prctl(cx: &mut Cx<'_>, code: u32, addr: UserAddr) -> CallResult<u32> {
@@ -30,6 +31,8 @@ pub fn arch_prctl(cx: &mut Cx<'_>, code: u32, addr: UserAddr) -> CallResult<u32>
             cx.write(UserPtr::new(addr), &value)?;
         }
         ARCH_GET_CPUID => return Ok(1),
+        // As on a processor that cannot fault on it.
+        ARCH_SET_CPUID => return Err(Errno::ENODEV.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
     Ok(0)

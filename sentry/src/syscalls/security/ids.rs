@@ -106,161 +106,154 @@ fn fix_up(old: &Credentials, new: &mut Credentials) {
     }
 }
 
-fn kuid(cred: &Credentials, uid: u32) -> SysResult<Option<Kuid>> {
-    if uid == KEEP { Ok(None) } else { cred.user_ns.kuid(uid).map(Some) }
+/// The four ids of a kind, user or group.
+#[derive(Clone, Copy)]
+struct Ids<T> {
+    real: T,
+    eff: T,
+    saved: T,
+    fs: T,
 }
-fn kgid(cred: &Credentials, gid: u32) -> SysResult<Option<Kgid>> {
-    if gid == KEEP { Ok(None) } else { cred.user_ns.kgid(gid).map(Some) }
+
+/// User ids and group ids obey the same rules (setuid(2), setreuid(2), setresuid(2), setfsuid(2)).
+trait Id: Copy + PartialEq {
+    /// Who has it may take any id.
+    const FREE: Capabilities;
+    fn of(cred: &Credentials) -> Ids<Self>;
+    fn put(cred: &mut Credentials, ids: Ids<Self>);
+    fn kernel(cred: &Credentials, number: u32) -> SysResult<Self>;
+    fn shown(self, cred: &Credentials) -> u32;
+}
+
+impl Id for Kuid {
+    const FREE: Capabilities = Capabilities::SETUID;
+    fn of(cred: &Credentials) -> Ids<Kuid> {
+        Ids { real: cred.uid, eff: cred.euid, saved: cred.suid, fs: cred.fsuid }
+    }
+    fn put(cred: &mut Credentials, ids: Ids<Kuid>) {
+        (cred.uid, cred.euid, cred.suid, cred.fsuid) = (ids.real, ids.eff, ids.saved, ids.fs);
+    }
+    fn kernel(cred: &Credentials, number: u32) -> SysResult<Kuid> {
+        cred.user_ns.kuid(number)
+    }
+    fn shown(self, cred: &Credentials) -> u32 {
+        cred.user_ns.show_uid(self)
+    }
+}
+
+impl Id for Kgid {
+    const FREE: Capabilities = Capabilities::SETGID;
+    fn of(cred: &Credentials) -> Ids<Kgid> {
+        Ids { real: cred.gid, eff: cred.egid, saved: cred.sgid, fs: cred.fsgid }
+    }
+    fn put(cred: &mut Credentials, ids: Ids<Kgid>) {
+        (cred.gid, cred.egid, cred.sgid, cred.fsgid) = (ids.real, ids.eff, ids.saved, ids.fs);
+    }
+    fn kernel(cred: &Credentials, number: u32) -> SysResult<Kgid> {
+        cred.user_ns.kgid(number)
+    }
+    fn shown(self, cred: &Credentials) -> u32 {
+        cred.user_ns.show_gid(self)
+    }
+}
+
+fn wanted<T: Id>(cred: &Credentials, number: u32) -> SysResult<Option<T>> {
+    if number == KEEP { Ok(None) } else { T::kernel(cred, number).map(Some) }
+}
+
+fn take<T: Id>(cx: &mut Cx<'_>, ids: Ids<T>) {
+    let mut new = Credentials::clone(cx.cred());
+    T::put(&mut new, ids);
+    commit(cx, new);
+}
+
+fn set_id<T: Id>(cx: &mut Cx<'_>, number: u32) -> CallResult<()> {
+    let id = T::kernel(cx.cred(), number)?;
+    let mut ids = T::of(cx.cred());
+    if cx.cred().has(T::FREE) {
+        (ids.real, ids.saved) = (id, id);
+    } else if id != ids.real && id != ids.saved {
+        return Err(Errno::EPERM.into());
+    }
+    take(cx, Ids { eff: id, fs: id, ..ids });
+    Ok(())
+}
+
+fn set_re<T: Id>(cx: &mut Cx<'_>, real: u32, eff: u32) -> CallResult<()> {
+    let (real, eff) = (wanted::<T>(cx.cred(), real)?, wanted::<T>(cx.cred(), eff)?);
+    let old = T::of(cx.cred());
+    let free = cx.cred().has(T::FREE);
+    let may_real = real.is_none_or(|id| id == old.real || id == old.eff);
+    let may_eff = eff.is_none_or(|id| id == old.real || id == old.eff || id == old.saved);
+    if !free && !(may_real && may_eff) {
+        return Err(Errno::EPERM.into());
+    }
+    let now = eff.unwrap_or(old.eff);
+    let follows = real.is_some() || eff.is_some_and(|id| id != old.real);
+    let saved = if follows { now } else { old.saved };
+    take(cx, Ids { real: real.unwrap_or(old.real), eff: now, saved, fs: now });
+    Ok(())
+}
+
+fn set_res<T: Id>(cx: &mut Cx<'_>, numbers: [u32; 3]) -> CallResult<()> {
+    let mut ids = [None; 3];
+    for (id, number) in ids.iter_mut().zip(numbers) {
+        *id = wanted::<T>(cx.cred(), number)?;
+    }
+    let old = T::of(cx.cred());
+    let may = |id: &T| [old.real, old.eff, old.saved].contains(id);
+    if !cx.cred().has(T::FREE) && !ids.iter().flatten().all(may) {
+        return Err(Errno::EPERM.into());
+    }
+    let [real, eff, saved] = ids;
+    let eff = eff.unwrap_or(old.eff);
+    take(cx, Ids { real: real.unwrap_or(old.real), eff, saved: saved.unwrap_or(old.saved), fs: eff });
+    Ok(())
+}
+
+/// Never fails, returns the old id.
+fn set_fs<T: Id>(cx: &mut Cx<'_>, number: u32) -> u32 {
+    let old = T::of(cx.cred());
+    let shown = old.fs.shown(cx.cred());
+    if let Ok(id) = T::kernel(cx.cred(), number)
+        && (cx.cred().has(T::FREE) || [old.real, old.eff, old.saved, old.fs].contains(&id))
+    {
+        take(cx, Ids { fs: id, ..old });
+    }
+    shown
 }
 
 /// setuid(2).
 pub fn setuid(cx: &mut Cx<'_>, uid: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let uid = old.user_ns.kuid(uid)?;
-    let mut new = Credentials::clone(&old);
-    if old.has(Capabilities::SETUID) {
-        new.uid = uid;
-        new.suid = uid;
-    } else if uid != old.uid && uid != old.suid {
-        return Err(Errno::EPERM.into());
-    }
-    new.euid = uid;
-    new.fsuid = uid;
-    commit(cx, new);
-    Ok(())
+    set_id::<Kuid>(cx, uid)
 }
-
 /// setgid(2).
 pub fn setgid(cx: &mut Cx<'_>, gid: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let gid = old.user_ns.kgid(gid)?;
-    let mut new = Credentials::clone(&old);
-    if old.has(Capabilities::SETGID) {
-        new.gid = gid;
-        new.sgid = gid;
-    } else if gid != old.gid && gid != old.sgid {
-        return Err(Errno::EPERM.into());
-    }
-    new.egid = gid;
-    new.fsgid = gid;
-    commit(cx, new);
-    Ok(())
+    set_id::<Kgid>(cx, gid)
 }
-
 /// setreuid(2).
 pub fn setreuid(cx: &mut Cx<'_>, real: u32, eff: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let (real, eff) = (kuid(&old, real)?, kuid(&old, eff)?);
-    let mut new = Credentials::clone(&old);
-    let free = old.has(Capabilities::SETUID);
-    if let Some(id) = real {
-        if !free && id != old.uid && id != old.euid {
-            return Err(Errno::EPERM.into());
-        }
-        new.uid = id;
-    }
-    if let Some(id) = eff {
-        if !free && id != old.uid && id != old.euid && id != old.suid {
-            return Err(Errno::EPERM.into());
-        }
-        new.euid = id;
-    }
-    if real.is_some() || eff.is_some_and(|id| id != old.uid) {
-        new.suid = new.euid;
-    }
-    new.fsuid = new.euid;
-    commit(cx, new);
-    Ok(())
+    set_re::<Kuid>(cx, real, eff)
 }
-
 /// setregid(2).
 pub fn setregid(cx: &mut Cx<'_>, real: u32, eff: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let (real, eff) = (kgid(&old, real)?, kgid(&old, eff)?);
-    let mut new = Credentials::clone(&old);
-    let free = old.has(Capabilities::SETGID);
-    if let Some(id) = real {
-        if !free && id != old.gid && id != old.egid {
-            return Err(Errno::EPERM.into());
-        }
-        new.gid = id;
-    }
-    if let Some(id) = eff {
-        if !free && id != old.gid && id != old.egid && id != old.sgid {
-            return Err(Errno::EPERM.into());
-        }
-        new.egid = id;
-    }
-    if real.is_some() || eff.is_some_and(|id| id != old.gid) {
-        new.sgid = new.egid;
-    }
-    new.fsgid = new.egid;
-    commit(cx, new);
-    Ok(())
+    set_re::<Kgid>(cx, real, eff)
 }
-
 /// setresuid(2).
 pub fn setresuid(cx: &mut Cx<'_>, real: u32, eff: u32, saved: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let wanted = [kuid(&old, real)?, kuid(&old, eff)?, kuid(&old, saved)?];
-    let free = old.has(Capabilities::SETUID);
-    if !free && wanted.iter().flatten().any(|id| ![old.uid, old.euid, old.suid].contains(id)) {
-        return Err(Errno::EPERM.into());
-    }
-    let mut new = Credentials::clone(&old);
-    let [real, eff, saved] = wanted;
-    new.uid = real.unwrap_or(old.uid);
-    new.euid = eff.unwrap_or(old.euid);
-    new.suid = saved.unwrap_or(old.suid);
-    new.fsuid = new.euid;
-    commit(cx, new);
-    Ok(())
+    set_res::<Kuid>(cx, [real, eff, saved])
 }
-
 /// setresgid(2).
 pub fn setresgid(cx: &mut Cx<'_>, real: u32, eff: u32, saved: u32) -> CallResult<()> {
-    let old = Arc::clone(cx.cred());
-    let wanted = [kgid(&old, real)?, kgid(&old, eff)?, kgid(&old, saved)?];
-    let free = old.has(Capabilities::SETGID);
-    if !free && wanted.iter().flatten().any(|id| ![old.gid, old.egid, old.sgid].contains(id)) {
-        return Err(Errno::EPERM.into());
-    }
-    let mut new = Credentials::clone(&old);
-    let [real, eff, saved] = wanted;
-    new.gid = real.unwrap_or(old.gid);
-    new.egid = eff.unwrap_or(old.egid);
-    new.sgid = saved.unwrap_or(old.sgid);
-    new.fsgid = new.egid;
-    commit(cx, new);
-    Ok(())
+    set_res::<Kgid>(cx, [real, eff, saved])
 }
-
 /// setfsuid(2): never fails, returns the old id.
 pub fn setfsuid(cx: &mut Cx<'_>, uid: u32) -> CallResult<u32> {
-    let old = Arc::clone(cx.cred());
-    let shown = old.user_ns.show_uid(old.fsuid);
-    if let Ok(id) = old.user_ns.kuid(uid)
-        && (old.has(Capabilities::SETUID) || [old.uid, old.euid, old.suid, old.fsuid].contains(&id))
-    {
-        let mut new = Credentials::clone(&old);
-        new.fsuid = id;
-        commit(cx, new);
-    }
-    Ok(shown)
+    Ok(set_fs::<Kuid>(cx, uid))
 }
-
 /// setfsgid(2): never fails, returns the old id.
 pub fn setfsgid(cx: &mut Cx<'_>, gid: u32) -> CallResult<u32> {
-    let old = Arc::clone(cx.cred());
-    let shown = old.user_ns.show_gid(old.fsgid);
-    if let Ok(id) = old.user_ns.kgid(gid)
-        && (old.has(Capabilities::SETGID) || [old.gid, old.egid, old.sgid, old.fsgid].contains(&id))
-    {
-        let mut new = Credentials::clone(&old);
-        new.fsgid = id;
-        commit(cx, new);
-    }
-    Ok(shown)
+    Ok(set_fs::<Kgid>(cx, gid))
 }
 
 /// getgroups(2).

@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod capability;
 pub mod ids;
+pub mod keys;
 pub mod prctl;
 
 pub mod seccomp {

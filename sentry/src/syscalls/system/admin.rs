@@ -5,7 +5,7 @@ use crate::signal::send;
 use crate::task::Cx;
 use abi::signal::Signal;
 use abi::time::Timeval;
-use abi::{CallResult, Errno, UserAddr, UserPtr};
+use abi::{CallResult, Errno, UserAddr, UserCStr, UserPtr};
 use std::sync::Arc;
 use vfs::Capabilities;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -121,6 +121,34 @@ pub fn clock_adjtime(cx: &mut Cx<'_>, clock: i32, buf: UserPtr<Timex>) -> CallRe
         1..=11 => Err(Errno::EOPNOTSUPP.into()),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// acct(2): there is no accounting; who may not ask is told so first.
+pub fn acct(cx: &mut Cx<'_>, _path: UserCStr) -> CallResult<()> {
+    let root = Arc::clone(&cx.kernel().root.user);
+    let allowed = cx.cred().has_in(Capabilities::SYS_PACCT, &root);
+    Err(if allowed { Errno::ENOSYS } else { Errno::EPERM }.into())
+}
+
+/// bpf(2): as `kernel.unprivileged_bpf_disabled` = 2 answers everybody without CAP_BPF; nobody has it here.
+pub fn bpf(_cx: &mut Cx<'_>, _command: i32, _attr: UserAddr, _size: u32) -> CallResult<i32> {
+    Err(Errno::EPERM.into())
+}
+
+/// perf_event_open(2): as `kernel.perf_event_paranoid` = 3 answers everybody without CAP_PERFMON.
+pub fn perf_event_open(
+    cx: &mut Cx<'_>,
+    attr: UserPtr<[u32; 2]>,
+    _pid: i32,
+    _cpu: i32,
+    _group: i32,
+    flags: u64,
+) -> CallResult<i32> {
+    if flags & !0xf != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    cx.read(attr)?;
+    Err(Errno::EACCES.into())
 }
 
 /// vhangup(2): no container may hang up a terminal that was given to it.

@@ -98,15 +98,17 @@ pub fn getrusage(cx: &mut Cx<'_>, who: i32, out: UserPtr<Rusage>) -> CallResult<
         RUSAGE_THREAD => read(&cx.shared.times),
         _ => 0_u64,
     };
+    let max_rss = if who == RUSAGE_CHILDREN {
+        process.times.children_max_rss()
+    } else {
+        process.times.look_at(cx.mm());
+        process.times.max_rss()
+    };
     let small = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let value = Rusage {
         utime: Timeval::from_duration(Duration::from_nanos(user)),
         stime: Timeval::from_duration(Duration::from_nanos(system)),
-        maxrss: if who == RUSAGE_CHILDREN {
-            0
-        } else {
-            small(cx.mm().totals().all.min(cx.kernel().frames.resident()) / 1024)
-        },
+        maxrss: small(max_rss),
         minflt: small(count(|times| times.faults.load(Ordering::Relaxed))),
         nvcsw: small(count(|times| times.sleeps.load(Ordering::Relaxed))),
         ..Rusage::default()

@@ -80,6 +80,9 @@ fn set(cx: &Cx<'_>, task: &Arc<TaskShared>, resource: Resource, value: Rlimit) -
     limits.set(resource, Limit { soft: value.soft, hard: value.hard });
     let now = *limits;
     drop(limits);
+    if resource == Resource::Cpu {
+        crate::time::timer::watch_cpu_limit(&task.process);
+    }
     let published = task.published.lock().clone();
     if let Some(mm) = published.mm {
         mm.set_limits(crate::loader::memory_limits(&now, &published.cred));

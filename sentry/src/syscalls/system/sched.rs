@@ -18,6 +18,8 @@ pub struct Sched {
     pub priority: u32,
     /// Nice value.
     pub nice: i32,
+    /// SCHED_DEADLINE: runtime, deadline and period in nanoseconds.
+    pub deadline_ns: [u64; 3],
     /// ioprio_set(2).
     pub ioprio: u32,
     /// Processors it may use.
@@ -26,7 +28,15 @@ pub struct Sched {
 
 impl Default for Sched {
     fn default() -> Sched {
-        Sched { policy: 0, reset_on_fork: false, priority: 0, nice: 0, ioprio: 0, affinity: [u64::MAX; 16] }
+        Sched {
+            policy: 0,
+            reset_on_fork: false,
+            priority: 0,
+            nice: 0,
+            deadline_ns: [0; 3],
+            ioprio: 0,
+            affinity: [u64::MAX; 16],
+        }
     }
 }
 
@@ -113,10 +123,17 @@ fn set_policy(cx: &Cx<'_>, task: &TaskShared, policy: u32, priority: u32) -> Sys
     Ok(())
 }
 
+fn param_in(cx: &Cx<'_>, pid: i32, param: UserPtr<i32>) -> SysResult<u32> {
+    if pid < 0 || param.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    u32::try_from(cx.read(param)?).map_err(|_| Errno::EINVAL)
+}
+
 /// sched_setscheduler(2).
 pub fn sched_setscheduler(cx: &mut Cx<'_>, pid: i32, policy: i32, param: UserPtr<i32>) -> CallResult<()> {
     let policy = u32::try_from(policy).map_err(|_| Errno::EINVAL)?;
-    let priority = u32::try_from(cx.read(param)?).map_err(|_| Errno::EINVAL)?;
+    let priority = param_in(cx, pid, param)?;
     let task = find(cx, pid)?;
     Ok(set_policy(cx, &task, policy, priority)?)
 }
@@ -128,20 +145,23 @@ pub fn sched_getscheduler(cx: &mut Cx<'_>, pid: i32) -> CallResult<u32> {
 }
 /// sched_setparam(2).
 pub fn sched_setparam(cx: &mut Cx<'_>, pid: i32, param: UserPtr<i32>) -> CallResult<()> {
-    let priority = u32::try_from(cx.read(param)?).map_err(|_| Errno::EINVAL)?;
+    let priority = param_in(cx, pid, param)?;
     let task = find(cx, pid)?;
     let policy = task.sched.lock().policy;
     Ok(set_policy(cx, &task, policy, priority)?)
 }
 /// sched_getparam(2).
 pub fn sched_getparam(cx: &mut Cx<'_>, pid: i32, param: UserPtr<u32>) -> CallResult<()> {
+    if param.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
     let task = find(cx, pid)?;
     let priority = task.sched.lock().priority;
     Ok(cx.write(param, &priority)?)
 }
 
-/// `struct sched_attr`, first version.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// `struct sched_attr` of the second version.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SchedAttr {
     size: u32,
@@ -152,19 +172,90 @@ pub struct SchedAttr {
     runtime: u64,
     deadline: u64,
     period: u64,
+    util_min: u32,
+    util_max: u32,
+}
+
+/// Bytes of the first version.
+const ATTR_SIZE_VER0: u32 = 48;
+const ATTR_SIZE: u32 = 56;
+const FLAG_RESET_ON_FORK: u64 = 1;
+const FLAG_KEEP_POLICY: u64 = 8;
+const FLAG_KEEP_PARAMS: u64 = 16;
+const FLAG_UTIL_CLAMP: u64 = 0x60;
+const ALL_FLAGS: u64 = 0x7f;
+const SCHED_DEADLINE: u32 = 6;
+
+fn read_attr(cx: &Cx<'_>, at: UserPtr<SchedAttr>) -> SysResult<SchedAttr> {
+    let size: u32 = cx.read(UserPtr::new(at.addr()))?;
+    let size = if size == 0 { ATTR_SIZE_VER0 } else { size };
+    if !(ATTR_SIZE_VER0..=4096).contains(&size) {
+        cx.write(UserPtr::new(at.addr()), &ATTR_SIZE)?;
+        return Err(Errno::E2BIG);
+    }
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    cx.mm().read_bytes(at.addr(), &mut bytes)?;
+    if bytes.iter().skip(size_of::<SchedAttr>()).any(|byte| *byte != 0) {
+        cx.write(UserPtr::new(at.addr()), &ATTR_SIZE)?;
+        return Err(Errno::E2BIG);
+    }
+    bytes.resize(size_of::<SchedAttr>(), 0);
+    SchedAttr::read_from_bytes(&bytes).map_err(|_| Errno::EINVAL)
 }
 
 /// sched_setattr(2).
 pub fn sched_setattr(cx: &mut Cx<'_>, pid: i32, attr: UserPtr<SchedAttr>, flags: u32) -> CallResult<()> {
-    let attr: SchedAttr = cx.read(attr)?;
-    if flags != 0 || attr.flags & !1 != 0 || attr.size < 48 {
+    if attr.is_null() || pid < 0 || flags != 0 {
         return Err(Errno::EINVAL.into());
     }
+    let mut attr = read_attr(cx, attr)?;
+    if attr.flags & !ALL_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if attr.flags & FLAG_UTIL_CLAMP != 0 {
+        // As on a kernel without CONFIG_UCLAMP_TASK.
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     let task = find(cx, pid)?;
-    let reset = if attr.flags & 1 != 0 { RESET_ON_FORK } else { 0 };
+    let old = *task.sched.lock();
+    if attr.flags & FLAG_KEEP_POLICY != 0 {
+        attr.policy = old.policy;
+    }
+    if attr.flags & FLAG_KEEP_PARAMS != 0 {
+        (attr.priority, attr.nice) = (old.priority, old.nice);
+        [attr.runtime, attr.deadline, attr.period] = old.deadline_ns;
+    }
+    if attr.policy == SCHED_DEADLINE {
+        return Ok(set_deadline(cx, &task, &attr)?);
+    }
+    let reset = if attr.flags & FLAG_RESET_ON_FORK != 0 { RESET_ON_FORK } else { 0 };
     set_policy(cx, &task, attr.policy | reset, attr.priority)?;
-    Ok(set_nice(cx, &task, attr.nice)?)
+    if matches!(attr.policy, 0 | 3) {
+        set_nice(cx, &task, attr.nice)?;
+    }
+    Ok(())
 }
+
+/// SCHED_DEADLINE: runtime within deadline within period, which is the deadline when it is zero.
+fn set_deadline(cx: &Cx<'_>, task: &TaskShared, attr: &SchedAttr) -> SysResult<()> {
+    const LEAST_NS: u64 = 1024;
+    let period = if attr.period == 0 { attr.deadline } else { attr.period };
+    let fits = attr.runtime >= LEAST_NS && attr.runtime <= attr.deadline && attr.deadline <= period;
+    if attr.priority != 0 || !fits || i64::try_from(period).is_err() {
+        return Err(Errno::EINVAL);
+    }
+    may_change(cx, task)?;
+    if !cx.cred().has(Capabilities::SYS_NICE) {
+        return Err(Errno::EPERM);
+    }
+    let mut sched = task.sched.lock();
+    sched.policy = SCHED_DEADLINE;
+    sched.priority = 0;
+    sched.reset_on_fork = attr.flags & FLAG_RESET_ON_FORK != 0;
+    sched.deadline_ns = [attr.runtime, attr.deadline, period];
+    Ok(())
+}
+
 /// sched_getattr(2).
 pub fn sched_getattr(
     cx: &mut Cx<'_>,
@@ -173,22 +264,26 @@ pub fn sched_getattr(
     size: u32,
     flags: u32,
 ) -> CallResult<()> {
-    if flags != 0 || size < 48 {
+    if attr.is_null() || pid < 0 || flags != 0 || !(ATTR_SIZE_VER0..=4096).contains(&size) {
         return Err(Errno::EINVAL.into());
     }
     let task = find(cx, pid)?;
     let sched = *task.sched.lock();
+    let is_deadline = sched.policy == SCHED_DEADLINE;
+    let [runtime, deadline, period] = if is_deadline { sched.deadline_ns } else { [0; 3] };
     let value = SchedAttr {
-        size: 48,
+        size: size.min(ATTR_SIZE),
         policy: sched.policy,
         flags: u64::from(sched.reset_on_fork),
-        nice: sched.nice,
+        nice: if matches!(sched.policy, 0 | 3) { sched.nice } else { 0 },
         priority: sched.priority,
-        runtime: 0,
-        deadline: 0,
-        period: 0,
+        runtime,
+        deadline,
+        period,
+        ..SchedAttr::default()
     };
-    Ok(cx.write(attr, &value)?)
+    let len = usize::try_from(value.size).unwrap_or(0);
+    Ok(cx.mm().write_bytes(attr.addr(), value.as_bytes().get(..len).unwrap_or_default())?)
 }
 
 /// Processors of the machine as a set.
@@ -270,7 +365,8 @@ fn named(cx: &Cx<'_>, which: u32, who: u32) -> SysResult<Vec<Arc<TaskShared>>> {
             group.map_or(Vec::new(), |g| tree.group(g).flat_map(|node| node.process.threads()).collect())
         }
         2 => {
-            let uid = if who == 0 { cx.cred().uid } else { cx.cred().user_ns.kuid(who)? };
+            let uid = if who == 0 { Ok(cx.cred().uid) } else { cx.cred().user_ns.kuid(who) };
+            let uid = uid.map_err(|_| Errno::ESRCH)?;
             tree.tasks().filter(|task| task.published.lock().cred.uid == uid).cloned().collect()
         }
         _ => return Err(Errno::EINVAL),

@@ -29,7 +29,7 @@ pub fn clock_nanosleep(
     let absolute = flags & TIMER_ABSTIME != 0;
     let Ok(clock) = Clock::from_id(id) else {
         if id == 3 {
-            return Err(Errno::EINVAL.into());
+            return Err(Errno::EOPNOTSUPP.into());
         }
         let clock = cpu_clock(cx, id)?;
         return sleep_cpu(cx, &clock, cx.read(time)?.to_duration()?, absolute);

@@ -22,6 +22,12 @@ impl SynthDir {
     }
 }
 
+/// What lists an open directory of a synthetic file system, when it changes.
+#[must_use]
+pub fn directory_of(file: &OpenFile) -> Option<Arc<dyn super::Directory>> {
+    file.downcast::<SynthDir>()?.inode.directory()
+}
+
 impl FileOps for SynthDir {
     fn as_any(&self) -> &dyn Any {
         self

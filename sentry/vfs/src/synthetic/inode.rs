@@ -105,6 +105,16 @@ impl SynthFs {
     }
 }
 
+impl SynthInode {
+    /// What lists it, when that changes.
+    pub(super) fn directory(&self) -> Option<Arc<dyn super::Directory>> {
+        match &self.node.content {
+            Content::Dir(changing) => changing.clone(),
+            _ => None,
+        }
+    }
+}
+
 impl FileSystem for SynthFs {
     fn as_any(&self) -> &dyn Any {
         self

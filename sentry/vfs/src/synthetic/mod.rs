@@ -9,6 +9,7 @@ mod file;
 mod inode;
 mod node;
 
+pub use dir::directory_of;
 pub use file::{Custom, Text, WriteText};
 pub use inode::{SynthFs, SynthInode};
 pub use node::{Directory, Listed, Node};

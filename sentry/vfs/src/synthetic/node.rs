@@ -24,6 +24,10 @@ pub struct Listed {
 pub trait Directory: Send + Sync {
     /// A child by name; `ENOENT`.
     fn lookup(&self, name: &[u8], by: &Caller<'_>) -> SysResult<Node>;
+    /// For those who know what stands behind it.
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        None
+    }
     /// All children with `key >= from`, by key.
     fn list(&self, from: u64, by: &Caller<'_>) -> SysResult<Vec<Listed>>;
     /// mkdir(2) in it (cgroup).
