@@ -307,7 +307,7 @@ fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, r
     let agreed = send(report.as_fd(), &told, &[]).is_ok()
         && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
     drop(report);
-    let code = match Awaited::post(&mut launched.client, id, None) {
+    let code = match Awaited::post_init(&mut launched.client, id, &launched.gofer) {
         Ok(awaited) if agreed => wait(&mut launched.client, &awaited, signals).code(),
         _ => 1,
     };

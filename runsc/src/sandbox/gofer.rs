@@ -1,7 +1,7 @@
 //! The gofer's way behind its walls. Its exports are detached copies of mounts, `nodev` and `nosuid`; its
 //! own root is an empty tmpfs, so nothing else of the host has a name.
 
-use super::walls::{fill_standard, leave_caller, unshare};
+use super::walls::{fill_standard, leave_caller, raise_descriptor_limit, unshare};
 use crate::error::{Doing, Outcome};
 use crate::spec::Export;
 use crate::spec::convert::Access;
@@ -14,7 +14,6 @@ use platform::spawn::{
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -91,10 +90,4 @@ fn export(export: &Export) -> Outcome<gofer::Export> {
     }
     restrict_mount(root.as_fd(), attributes).doing(|| export.source.display())?;
     Ok(gofer::Export { root, flags })
-}
-
-/// Handles are descriptors: as many as the host gives.
-fn raise_descriptor_limit() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

@@ -3,7 +3,7 @@
 //! template process) is made on the way.
 
 use super::filter;
-use super::walls::{fill_standard, leave_caller, unshare};
+use super::walls::{fill_standard, leave_caller, raise_descriptor_limit, unshare};
 use crate::error::{Doing, Failure, Outcome};
 use ::sentry::container::Sandbox;
 use ::sentry::control::message::{Answer, Reply, send};
@@ -104,6 +104,7 @@ fn boot(
     drop(keep);
     fill_standard(fds.last_words.as_ref().or(fds.log.as_ref()))?;
     leave_caller(c"runsc-sentry")?;
+    raise_descriptor_limit();
     end_on_panic();
     wait_for_maps(&fds.owner)?;
     become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;

@@ -3,6 +3,7 @@
 use crate::error::{Doing, Outcome};
 use platform::spawn::install_descriptor;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -38,4 +39,10 @@ pub(crate) fn fill_standard(error: Option<&OwnedFd>) -> Outcome<()> {
         install_descriptor(fd.as_fd(), number).doing(|| "standard descriptors")?;
     }
     Ok(())
+}
+
+/// Files of guests and handles of the gofer are descriptors: as many as the host gives.
+pub(crate) fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
