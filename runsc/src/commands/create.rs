@@ -297,6 +297,8 @@ fn become_monitor(
 
 /// The monitor's life.
 fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
+    // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
+    let _ = crate::sandbox::walls::fill_standard(None);
     let reference = |child: &Child| ProcessRef::of(child.pid);
     let told = Report {
         sentry: launched.sentry.as_ref().and_then(reference),

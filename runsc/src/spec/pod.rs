@@ -54,7 +54,8 @@ mod tests {
         assert_eq!(of(&[]), Place::Root);
         assert_eq!(of(&[("io.kubernetes.cri.container-type", "container")]), Place::Root);
         assert_eq!(of(&[("io.kubernetes.cri.sandbox-id", "pod1")]), Place::Root);
-        let mixed = [("io.kubernetes.cri.container-type", "container"), ("io.kubernetes.cri-o.SandboxID", "pod1")];
+        let mixed =
+            [("io.kubernetes.cri.container-type", "container"), ("io.kubernetes.cri-o.SandboxID", "pod1")];
         assert_eq!(of(&mixed), Place::Root);
     }
 }

@@ -8,7 +8,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(10);
 const SERVE: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
 /// Processes of the daemon's containers with this name (`/proc/PID/comm`), oldest first.
