@@ -299,6 +299,8 @@ fn become_monitor(
 
 /// The monitor's life.
 fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
+    // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
+    let _ = crate::sandbox::walls::fill_standard(None);
     let reference = |child: &Child| ProcessRef::of(child.pid);
     let told = Report {
         sentry: launched.sentry.as_ref().and_then(reference),
@@ -309,7 +311,7 @@ fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, r
     let agreed = send(report.as_fd(), &told, &[]).is_ok()
         && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
     drop(report);
-    let code = match Awaited::post(&mut launched.client, id, None) {
+    let code = match Awaited::post_init(&mut launched.client, id, &launched.gofer) {
         Ok(awaited) if agreed => wait(&mut launched.client, &awaited, signals).code(),
         _ => 1,
     };

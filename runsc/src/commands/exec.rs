@@ -8,6 +8,7 @@ use crate::sandbox::attach::{copy_size, drain, relay};
 use crate::sandbox::launch::{Descriptors, connect, pair};
 use crate::sandbox::monitor::{Awaited, Signals, wait};
 use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::sandbox::walls::fill_standard;
 use crate::spec::convert::capability;
 use crate::spec::load::parse;
 use crate::spec::process::convert;
@@ -199,5 +200,7 @@ fn monitor(
     }
     let signals = Signals::take()?;
     let (_, awaited) = launch(&mut client, id, spec, &descriptors)?;
+    // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
+    fill_standard(None)?;
     Ok((client, awaited, signals))
 }

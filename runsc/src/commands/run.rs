@@ -91,7 +91,7 @@ fn go(
     if let Some(master) = &begun.prepared.master {
         copy_size(master);
     }
-    let awaited = Awaited::post(&mut launched.client, id, None)?;
+    let awaited = Awaited::post_init(&mut launched.client, id, &launched.gofer)?;
     if begun.plan.hooks.is_some() {
         begun.held.mark(&mut record, Status::Created)?;
         start::start_hooks(&record, &begun.store)?;

@@ -10,7 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use platform::spawn::Child;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Silence after which memory is given back, once.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
@@ -30,7 +30,9 @@ pub(crate) enum Came {
     Pass(u8),
     /// SIGWINCH.
     Window,
-    /// SIGCHLD, or one of the host's own.
+    /// SIGCHLD: a child of ours may have ended.
+    Child,
+    /// One of the host's own.
     Ignored,
 }
 
@@ -58,7 +60,8 @@ impl Signals {
         let info = self.fd.read_signal().ok()??;
         let number = u8::try_from(info.ssi_signo).ok()?;
         Some(match i32::from(number) {
-            libc::SIGCHLD | libc::SIGPIPE => Came::Ignored,
+            libc::SIGCHLD => Came::Child,
+            libc::SIGPIPE => Came::Ignored,
             libc::SIGWINCH => Came::Window,
             libc::SIGHUP if info.ssi_code == SI_KERNEL => Came::Ignored,
             _ => Came::Pass(number),
@@ -75,6 +78,8 @@ pub(crate) struct Awaited {
     pid: Option<u32>,
     /// Number of the posted `Wait`.
     number: u64,
+    /// The container's file server: without it the container has no files, and ends.
+    gofer: Option<OwnedFd>,
 }
 
 impl Awaited {
@@ -82,7 +87,13 @@ impl Awaited {
     pub(crate) fn post(client: &mut Client, container: &str, pid: Option<u32>) -> ControlResult<Awaited> {
         let container = container.to_owned();
         let number = client.post(Ask::Wait { container: container.clone(), pid }, &[])?;
-        Ok(Awaited { container, pid, number })
+        Ok(Awaited { container, pid, number, gofer: None })
+    }
+
+    /// The container's first process, with the file server that this process started for it.
+    pub(crate) fn post_init(client: &mut Client, container: &str, gofer: &Child) -> Outcome<Awaited> {
+        let gofer = gofer.pidfd.try_clone().doing(|| "the gofer")?;
+        Ok(Awaited { gofer: Some(gofer), ..Awaited::post(client, container, None)? })
     }
 
     /// Handles one signal that came.
@@ -91,6 +102,14 @@ impl Awaited {
         // Answers are dropped when they come; the end of the sandbox shows up as that of the connection.
         let _ = match came {
             Came::Ignored => Ok(0),
+            Came::Child => match &self.gofer {
+                Some(gofer) if has_ended(gofer) => {
+                    let kill = Signal::KILL.as_raw().unsigned_abs();
+                    let signal = u8::try_from(kill).unwrap_or_default();
+                    client.post(Ask::Signal { container, target: SignalTarget::All, signal }, &[])
+                }
+                _ => Ok(0),
+            },
             Came::Window => client.post(Ask::Resized { container, pid: self.pid }, &[]),
             Came::Pass(signal) => {
                 let target = self.pid.map_or(SignalTarget::Init, SignalTarget::Process);
@@ -146,7 +165,7 @@ pub(crate) fn tear_down(launched: Launched) -> Option<String> {
     let Launched { client, sentry, gofer, network } = launched;
     let mut words = None;
     if let Some(sentry) = sentry {
-        if has_ended(&sentry) || client.is_gone() {
+        if has_ended(&sentry.pidfd) || client.is_gone() {
             words = reap_now(&sentry).map(|status| format!("the sentry ended on its own: {status}"));
         }
         if words.is_none() {
@@ -161,9 +180,9 @@ pub(crate) fn tear_down(launched: Launched) -> Option<String> {
     words
 }
 
-fn has_ended(child: &Child) -> bool {
+fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&now)), Ok(1))
+    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(1))
 }
 
 /// Kills a child and collects it.

@@ -107,6 +107,7 @@ fn boot(
     drop(keep);
     fill_standard(fds.last_words.as_ref().or(fds.log.as_ref()))?;
     leave_caller(c"runsc-sentry")?;
+    raise_descriptor_limit();
     end_on_panic();
     wait_for_maps(&fds.owner)?;
     become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;

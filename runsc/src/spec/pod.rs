@@ -26,3 +26,36 @@ pub(crate) fn place(annotations: &BTreeMap<String, String>) -> Place {
     }
     Place::Root
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, place};
+    use std::collections::BTreeMap;
+
+    fn of(pairs: &[(&str, &str)]) -> Place {
+        let annotations: BTreeMap<_, _> =
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        place(&annotations)
+    }
+
+    #[test]
+    fn containerd_and_crio_name_the_sandbox() {
+        let member = Place::Member("pod1".to_owned());
+        let kind = "io.kubernetes.cri.container-type";
+        assert_eq!(of(&[(kind, "container"), ("io.kubernetes.cri.sandbox-id", "pod1")]), member);
+        assert_eq!(of(&[(kind, "sandbox"), ("io.kubernetes.cri.sandbox-id", "pod1")]), Place::Root);
+        let kind = "io.kubernetes.cri-o.ContainerType";
+        assert_eq!(of(&[(kind, "container"), ("io.kubernetes.cri-o.SandboxID", "pod1")]), member);
+        assert_eq!(of(&[(kind, "sandbox"), ("io.kubernetes.cri-o.SandboxID", "pod1")]), Place::Root);
+    }
+
+    #[test]
+    fn everything_else_is_a_sandbox_of_its_own() {
+        assert_eq!(of(&[]), Place::Root);
+        assert_eq!(of(&[("io.kubernetes.cri.container-type", "container")]), Place::Root);
+        assert_eq!(of(&[("io.kubernetes.cri.sandbox-id", "pod1")]), Place::Root);
+        let mixed =
+            [("io.kubernetes.cri.container-type", "container"), ("io.kubernetes.cri-o.SandboxID", "pod1")];
+        assert_eq!(of(&mixed), Place::Root);
+    }
+}

@@ -2,7 +2,8 @@
 
 use super::names::{capability_bits, rlimit_number};
 use crate::error::{Failure, Outcome};
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{PosixRlimitType, Process};
+use rustix::process::{Resource, Rlimit, getrlimit};
 use sentry::control::spec::{Capabilities, ProcessSpec, RlimitSpec, Stdio, UserSpec};
 
 /// Checks a process and turns it into the kernel's form. `preserved` descriptors follow standard error.
@@ -56,7 +57,38 @@ fn rlimits(process: &Process) -> Outcome<Vec<RlimitSpec>> {
         }
         limits.push(RlimitSpec { resource, soft: limit.soft(), hard: limit.hard() });
     }
+    inherit(&mut limits);
     Ok(limits)
+}
+
+/// Limits that are not listed are the caller's, as they are under a runtime whose containers are its children.
+fn inherit(limits: &mut Vec<RlimitSpec>) {
+    use PosixRlimitType as Type;
+    for (typ, resource) in [
+        (Type::RlimitCpu, Resource::Cpu),
+        (Type::RlimitFsize, Resource::Fsize),
+        (Type::RlimitData, Resource::Data),
+        (Type::RlimitStack, Resource::Stack),
+        (Type::RlimitCore, Resource::Core),
+        (Type::RlimitRss, Resource::Rss),
+        (Type::RlimitNproc, Resource::Nproc),
+        (Type::RlimitNofile, Resource::Nofile),
+        (Type::RlimitMemlock, Resource::Memlock),
+        (Type::RlimitAs, Resource::As),
+        (Type::RlimitLocks, Resource::Locks),
+        (Type::RlimitSigpending, Resource::Sigpending),
+        (Type::RlimitMsgqueue, Resource::Msgqueue),
+        (Type::RlimitNice, Resource::Nice),
+        (Type::RlimitRtprio, Resource::Rtprio),
+        (Type::RlimitRttime, Resource::Rttime),
+    ] {
+        let number = rlimit_number(typ);
+        if !limits.iter().any(|known| known.resource == number) {
+            let Rlimit { current, maximum } = getrlimit(resource);
+            let [soft, hard] = [current, maximum].map(|value| value.unwrap_or(u64::MAX));
+            limits.push(RlimitSpec { resource: number, soft, hard });
+        }
+    }
 }
 
 fn capabilities(process: &Process) -> Capabilities {

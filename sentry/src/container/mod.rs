@@ -31,7 +31,7 @@ use net::host::HostNet;
 use platform::Platform;
 use process::Prepared;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use vfs::FsContext;
 use vfs::event::timer::{Hold, timers};
 
@@ -88,6 +88,8 @@ struct Execed {
 pub struct Sandbox {
     kernel: Arc<Kernel>,
     containers: Ranked<Containers, BTreeMap<String, Container>>,
+    /// Namespaces of the first container, which others of a pod share, also when it has been deleted.
+    first: OnceLock<(Arc<NsProxy>, Arc<PidNs>)>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -108,7 +110,7 @@ impl Sandbox {
         let kernel = Kernel::new(platform, machine, network)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
-        Ok(Arc::new(Sandbox { kernel, containers: Ranked::default() }))
+        Ok(Arc::new(Sandbox { kernel, containers: Ranked::default(), first: OnceLock::new() }))
     }
     /// Its kernel.
     #[must_use]
@@ -126,13 +128,12 @@ impl Sandbox {
     fn namespaces(&self, spec: &ContainerSpec) -> SysResult<(Arc<NsProxy>, Arc<PidNs>)> {
         let Namespaces { pid, uts, .. } = spec.namespaces;
         let root = &self.kernel.root;
-        let first =
-            self.containers.lock().values().next().map(|c| (Arc::clone(&c.ns), Arc::clone(&c.pid_ns)));
-        let pid_ns = match (pid, &first) {
+        let first = self.first.get();
+        let pid_ns = match (pid, first) {
             (NamespaceKind::Sandbox, Some((_, pid_ns))) => Arc::clone(pid_ns),
             _ => PidNs::new(next_ino(), Some(Arc::clone(&root.pid)), Arc::clone(&root.user))?,
         };
-        let uts = match (uts, &first) {
+        let uts = match (uts, first) {
             (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.uts),
             _ => {
                 let text = |name: &Option<String>, default: &str| {
@@ -145,7 +146,7 @@ impl Sandbox {
                 UtsNs::new(Arc::clone(&root.user), names)
             }
         };
-        let ipc = match (spec.namespaces.ipc, &first) {
+        let ipc = match (spec.namespaces.ipc, first) {
             (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.ipc),
             _ => crate::ipc::IpcNs::new(next_ino(), Arc::clone(&root.user)),
         };
@@ -157,7 +158,9 @@ impl Sandbox {
             pid_for_children: Arc::clone(&pid_ns),
             ..NsProxy::clone(&root.proxy)
         };
-        Ok((Arc::new(proxy), pid_ns))
+        let made = (Arc::new(proxy), pid_ns);
+        self.first.get_or_init(|| made.clone());
+        Ok(made)
     }
 }
 

@@ -1,0 +1,107 @@
+//! Pods one after another, and what is left when something is killed.
+
+use containerd_tests::api::{container_state, sandbox_state};
+use containerd_tests::daemon::{Daemon, OURS, eventually};
+use containerd_tests::leftovers;
+use containerd_tests::pod::{self, Pod, container};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::time::Duration;
+
+const SERVE: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
+
+/// Processes of the daemon's containers with this name (`/proc/PID/comm`), oldest first.
+fn named(daemon: &Daemon, name: &str) -> Vec<Pid> {
+    let mut found: Vec<i32> = leftovers::find(daemon.dir(), daemon.name())
+        .processes
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+#[test]
+fn fifty_pods_in_a_row() {
+    let daemon = Daemon::start();
+    let cri = daemon.cri();
+    for number in 0..50 {
+        let pod = Pod::run(&cri, pod::config(&daemon, &format!("row{number}")), OURS);
+        let id = pod.start(&container("one", &["/bin/sh", "-c", "echo $HOSTNAME; exit 0"]));
+        assert_eq!(pod.ended(&id).exit_code, 0);
+        pod.remove();
+    }
+    assert!(cri.pods().expect("ListPodSandbox").items.is_empty());
+    daemon.expect_nothing_left();
+}
+
+#[test]
+fn the_daemon_comes_back() {
+    let mut daemon = Daemon::start();
+    let (first, second, pod_id, config);
+    {
+        let cri = daemon.cri();
+        let pod = Pod::run(&cri, pod::config(&daemon, "stays"), OURS);
+        first = pod.start(&container("first", SERVE));
+        second = pod.start(&container("second", SERVE));
+        (pod_id, config) = (pod.id.clone(), pod.config.clone());
+    }
+    daemon.kill();
+    daemon.launch();
+    let cri = daemon.cri();
+    let pod = Pod { cri: &cri, id: pod_id, config };
+    for id in [&first, &second] {
+        assert_eq!(cri.container_status(id).expect("ContainerStatus").state, container_state::RUNNING);
+    }
+    assert_eq!(pod.sh(&first, "echo still"), "still\n");
+    let third = pod.start(&container("third", SERVE));
+    assert_eq!(pod.sh(&third, "echo new"), "new\n");
+    cri.stop(&second, 10).expect("StopContainer");
+    assert_eq!(pod.ended(&second).exit_code, 0);
+    pod.remove();
+    daemon.expect_nothing_left();
+}
+
+#[test]
+fn whatever_is_killed() {
+    let daemon = Daemon::start();
+    let cri = daemon.cri();
+    // Who is killed, whether it belongs to the pod's first or last container, and what ends with it.
+    let cases = [
+        ("containerd-shim", false, true),
+        ("runsc-sentry", false, true),
+        ("runsc-monitor", false, true),
+        ("runsc-monitor", true, false),
+        ("runsc-gofer", false, true),
+        ("runsc-gofer", true, false),
+    ];
+    for (number, (victim, last, all)) in cases.into_iter().enumerate() {
+        let pod = Pod::run(&cri, pod::config(&daemon, &format!("killed{number}")), OURS);
+        let first = pod.start(&container("first", SERVE));
+        let second = pod.start(&container("second", SERVE));
+        let found = named(&daemon, victim);
+        let pid = if last { found.last() } else { found.first() };
+        kill_process(*pid.unwrap_or_else(|| panic!("no {victim}")), Signal::KILL).expect("kill");
+        let what = format!("{victim}, last: {last}");
+        let ended = |id: &str| {
+            let state = cri.container_status(id).expect("ContainerStatus").state;
+            (state == container_state::EXITED).then_some(())
+        };
+        assert!(eventually(Duration::from_secs(5), || ended(&second)).is_some(), "{what}: the second lives");
+        if all {
+            assert!(
+                eventually(Duration::from_secs(5), || ended(&first)).is_some(),
+                "{what}: the first lives"
+            );
+            let gone = || (cri.pod_status(&pod.id).ok()?.0.state == sandbox_state::NOT_READY).then_some(());
+            assert!(eventually(Duration::from_secs(5), gone).is_some(), "{what}: the pod is ready");
+        } else {
+            assert_eq!(pod.sh(&first, "ls /bin/busybox"), "/bin/busybox\n", "{what}");
+            let again = pod.start(&container("again", SERVE));
+            assert_eq!(pod.sh(&again, "echo again"), "again\n", "{what}");
+        }
+        pod.remove();
+        daemon.expect_nothing_left();
+    }
+}
