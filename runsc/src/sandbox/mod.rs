@@ -11,6 +11,8 @@ pub(crate) mod gofer;
 pub(crate) mod hooks;
 pub(crate) mod launch;
 pub(crate) mod monitor;
+pub(crate) mod proc_view;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
+pub(crate) mod view;
 pub(crate) mod walls;
