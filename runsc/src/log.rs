@@ -24,19 +24,40 @@ impl Level {
     }
 }
 
+/// An open log file, for a process that will leave the host's root.
+#[derive(Debug)]
+pub(crate) struct Log {
+    file: std::fs::File,
+    format: LogFormat,
+}
+
+/// The log file, if one was named.
+pub(crate) fn open(global: &Global) -> Option<Log> {
+    let path = global.log.as_ref()?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o644).open(path).ok()?;
+    Some(Log { file, format: global.log_format })
+}
+
+impl Log {
+    /// One line.
+    pub(crate) fn write(&mut self, level: Level, message: &str) {
+        let time = rfc3339(SystemTime::now());
+        let line = match self.format {
+            LogFormat::Json => {
+                let line = serde_json::json!({ "level": level.name(), "msg": message, "time": time });
+                format!("{line}\n")
+            }
+            LogFormat::Text => format!("time=\"{time}\" level={} msg={message:?}\n", level.name()),
+        };
+        let _ = self.file.write_all(line.as_bytes());
+    }
+}
+
 /// Writes `message` to the log file, if one was named.
 pub(crate) fn write(global: &Global, level: Level, message: &str) {
-    let Some(path) = &global.log else { return };
-    let Ok(mut file) = OpenOptions::new().create(true).append(true).mode(0o644).open(path) else { return };
-    let time = rfc3339(SystemTime::now());
-    let line = match global.log_format {
-        LogFormat::Json => {
-            let line = serde_json::json!({ "level": level.name(), "msg": message, "time": time });
-            format!("{line}\n")
-        }
-        LogFormat::Text => format!("time=\"{time}\" level={} msg={message:?}\n", level.name()),
-    };
-    let _ = file.write_all(line.as_bytes());
+    if let Some(mut log) = open(global) {
+        log.write(level, message);
+    }
 }
 
 /// A warning goes to the log, and to standard error when there is none.

@@ -7,9 +7,10 @@ use crate::container::{Held, ProcessRef, Record, Status, Store};
 use crate::error::{Doing, Failure, Outcome};
 use crate::log;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
-use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait};
+use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait_serving};
 use crate::sandbox::stdio::{Prepared, Presence, prepare};
-use crate::sandbox::{hooks, network};
+use crate::sandbox::walls::fill_standard;
+use crate::sandbox::{hooks, network, proc_view, view};
 use crate::spec::convert::Net;
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
@@ -257,10 +258,10 @@ fn start_monitor(global: &Global, begun: &mut Begun, report: OwnedFd) -> Outcome
     let begun = &*begun;
     let main = move || {
         let prepared = become_monitor(begun, &descriptors, doors.as_ref(), &report);
-        let launched = prepared
-            .and_then(|signals| Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?)));
+        let launched =
+            prepared.and_then(|parts| Ok((parts, launch(global, &begun.plan, descriptors, doors, &socket)?)));
         match launched {
-            Ok((signals, launched)) => watch(global, &begun.plan.container.id, launched, &signals, report),
+            Ok((mut parts, launched)) => watch(global, &begun.plan, launched, &mut parts, report),
             Err(Failure { message, code }) => {
                 let told = Report { sentry: None, gofer: None, failure: Some((message, code)) };
                 let _ = send(report.as_fd(), &told, &[]);
@@ -276,7 +277,7 @@ fn become_monitor(
     descriptors: &Descriptors,
     doors: Option<&Doors>,
     report: &OwnedFd,
-) -> Outcome<Signals> {
+) -> Outcome<MonitorParts> {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let mut keep = vec![input.as_fd(), output.as_fd(), error.as_fd(), report.as_fd()];
     keep.extend(descriptors.stdio.iter().chain(&descriptors.preserved).map(AsFd::as_fd));
@@ -289,34 +290,55 @@ fn become_monitor(
         // Its window changes then reach us as SIGWINCH.
         let _ = rustix::process::ioctl_tiocsctty(slave);
     }
+    let fuse = proc_view::device();
     begun.join_cgroup()?;
     if begun.plan.net == Net::New && begun.plan.hooks.is_some() {
         // Hooks that set up a network (Docker's) find it through our pid: it must not be the host's.
         crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
     }
-    Signals::take()
+    Ok(MonitorParts { signals: Signals::take()?, fuse })
+}
+
+/// What a monitor has before there is a container.
+struct MonitorParts {
+    signals: Signals,
+    /// A connection over which others will see the guest's /proc.
+    fuse: Option<OwnedFd>,
 }
 
 /// The monitor's life.
-fn watch(global: &Global, id: &str, mut launched: Launched, signals: &Signals, report: OwnedFd) -> u8 {
+fn watch(
+    global: &Global,
+    plan: &Plan,
+    mut launched: Launched,
+    prepared: &mut MonitorParts,
+    report: OwnedFd,
+) -> u8 {
     // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
-    let _ = crate::sandbox::walls::fill_standard(None);
+    let _ = fill_standard(None);
+    let fuse = prepared.fuse.take();
+    let signals = &prepared.signals;
     let reference = |child: &Child| ProcessRef::of(child.pid);
-    let told = Report {
+    let mut told = Report {
         sentry: launched.sentry.as_ref().and_then(reference),
         gofer: reference(&launched.gofer),
         failure: None,
     };
+    let mut log = log::open(global);
+    let proc_view = view::enter(plan, &launched, fuse).unwrap_or_else(|Failure { message, code }| {
+        told.failure = Some((message, code));
+        None
+    });
     let mut word = [0_u8; 1];
     let agreed = send(report.as_fd(), &told, &[]).is_ok()
         && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
     drop(report);
-    let code = match Awaited::post_init(&mut launched.client, id, &launched.gofer) {
-        Ok(awaited) if agreed => wait(&mut launched.client, &awaited, signals).code(),
+    let code = match Awaited::post_init(&mut launched.client, &plan.container.id, &launched.gofer) {
+        Ok(awaited) if agreed => wait_serving(&mut launched.client, &awaited, signals, proc_view).code(),
         _ => 1,
     };
-    if let Some(words) = tear_down(launched) {
-        log::write(global, log::Level::Error, &words);
+    if let (Some(words), Some(log)) = (tear_down(launched), &mut log) {
+        log.write(log::Level::Error, &words);
     }
     code
 }

@@ -74,20 +74,27 @@ fn prepare(exports: &[Export], socket: OwnedFd, sentry: Option<&Child>) -> Outco
 }
 
 fn export(export: &Export) -> Outcome<gofer::Export> {
+    let mut flags = ExportFlags::empty();
+    if export.access == Access::Read {
+        flags |= ExportFlags::READ_ONLY;
+    }
+    if export.shared {
+        flags |= ExportFlags::SHARED;
+    }
+    Ok(gofer::Export { root: detached(export)?, flags })
+}
+
+/// A detached copy of an export's mounts, without devices and set-user-ID bits, read-only if it is.
+pub(crate) fn detached(export: &Export) -> Outcome<OwnedFd> {
     let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if export.depth == Depth::Recursive {
         how |= OpenTreeFlags::AT_RECURSIVE;
     }
     let root = open_tree(CWD, &export.source, how).doing(|| export.source.display())?;
     let mut attributes = MountAttr::NODEV | MountAttr::NOSUID;
-    let mut flags = ExportFlags::empty();
     if export.access == Access::Read {
         attributes |= MountAttr::READONLY;
-        flags |= ExportFlags::READ_ONLY;
-    }
-    if export.shared {
-        flags |= ExportFlags::SHARED;
     }
     restrict_mount(root.as_fd(), attributes).doing(|| export.source.display())?;
-    Ok(gofer::Export { root, flags })
+    Ok(root)
 }

@@ -12,6 +12,8 @@ pub(crate) mod hooks;
 pub(crate) mod launch;
 pub(crate) mod monitor;
 pub(crate) mod network;
+pub(crate) mod proc_view;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
+pub(crate) mod view;
 pub(crate) mod walls;

@@ -1,6 +1,7 @@
 //! Waits for a process of the guest, passes signals on, and ends with its status.
 
 use super::launch::Launched;
+use super::proc_view::ProcView;
 use crate::error::{Doing, Outcome};
 use ::sentry::control::client::Client;
 use ::sentry::control::message::{Ask, SignalTarget};
@@ -135,17 +136,40 @@ impl Awaited {
 
 /// Waits until the process has ended, passing signals on.
 pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) -> ExitStatus {
+    wait_serving(client, awaited, signals, None)
+}
+
+/// The same, while others may look at the guest's /proc.
+pub(crate) fn wait_serving(
+    client: &mut Client,
+    awaited: &Awaited,
+    signals: &Signals,
+    mut view: Option<ProcView>,
+) -> ExitStatus {
     let mut patience = Some(&QUIET);
     loop {
         let client_fd = PollFd::from_borrowed_fd(client.fd(), PollFlags::IN);
-        let mut fds = [client_fd, PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+        let signals_fd = PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN);
+        // Without a view the third descriptor is looked at for nothing.
+        let (view_fd, view_flags) =
+            view.as_ref().map_or((signals.fd(), PollFlags::empty()), |view| (view.fd(), PollFlags::IN));
+        let mut fds = [client_fd, signals_fd, PollFd::from_borrowed_fd(view_fd, view_flags)];
         let early = awaited.ended_already(client);
         if !early && poll(&mut fds, patience) == Ok(0) {
             // Nothing more to do than wait: what starting took is given back.
             patience = None;
             platform::host::rest();
         }
-        let [spoken, signalled] = fds.map(|fd| !fd.revents().is_empty());
+        let [spoken, signalled, looked] = fds.map(|fd| fd.revents());
+        let (spoken, signalled) = (!spoken.is_empty(), !signalled.is_empty());
+        if looked.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+            // Unmounted.
+            view = None;
+        } else if looked.contains(PollFlags::IN)
+            && let Some(view) = &mut view
+        {
+            view.serve(client);
+        }
         if signalled {
             while let Some(came) = signals.next() {
                 awaited.signal(client, came);

@@ -4,6 +4,7 @@ use super::mounts::Depth;
 use super::names::{CAPABILITIES, capability_bit};
 use super::{Bundle, mounts, pod, process, seccomp};
 use crate::cli::{Global, Overlay, Platform};
+use crate::container::Store;
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::{
     Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process,
@@ -87,7 +88,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     let linux = spec.linux().clone().unwrap_or_default();
     let annotations: BTreeMap<_, _> =
         spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let place = pod::place(&annotations);
+    let place = pod::find(&Store::open(global)?, &annotations, &linux)?;
     let overlay = overlay(global, &annotations)?;
     let root = spec.root().as_ref().ok_or_else(|| Failure::new("root: missing"))?;
     let readonly = root.readonly().unwrap_or(false);
@@ -100,7 +101,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     let container = ContainerSpec {
         id: id.to_owned(),
         process: process::convert(oci_process, preserved)?,
-        hostname: spec.hostname().clone(),
+        hostname: Some(spec.hostname().clone().unwrap_or_else(host_name)),
         domainname: spec.domainname().clone(),
         root: RootSpec { readonly, overlay: root_overlay(readonly, overlay) },
         mounts: specs,
@@ -127,6 +128,11 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         place,
         bundle: bundle.path.clone(),
     })
+}
+
+/// A new UTS namespace begins as a copy of its maker's.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Asks for less than `--overlay2` would let through; more is refused.

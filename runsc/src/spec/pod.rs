@@ -1,6 +1,11 @@
-//! Pods: which sandbox a container belongs to, by the annotations of containerd's CRI plugin and CRI-O.
+//! Pods: which sandbox a container belongs to, by the annotations of containerd's CRI plugin and CRI-O (Podman
+//! writes CRI-O's), or because the bundle names namespaces of another container of ours (`--network container:`).
 
+use crate::container::{Record, Store};
+use crate::error::Outcome;
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What the annotations say.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -9,6 +14,34 @@ pub(crate) enum Place {
     Root,
     /// One more container of this sandbox.
     Member(String),
+}
+
+/// Where a bundle belongs.
+pub(crate) fn find(store: &Store, annotations: &BTreeMap<String, String>, linux: &Linux) -> Outcome<Place> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let paths = || namespaces.iter().filter_map(|namespace| namespace.path().as_deref());
+    match place(annotations) {
+        // A pod without a first container: nothing is shared.
+        Place::Member(id) if store.peek(&id).is_err() && paths().next().is_none() => return Ok(Place::Root),
+        Place::Root => {}
+        member => return Ok(member),
+    }
+    // Both share the network, or they would be on two kernels.
+    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+    let Some(pid) = network.and_then(|network| owner(network.path().as_deref()?)) else {
+        return Ok(Place::Root);
+    };
+    let is_owner =
+        |record: &Record| record.monitor.is_some_and(|monitor| monitor.pid == pid && monitor.alive());
+    let record = store.list()?.into_iter().find(is_owner);
+    Ok(record.map_or(Place::Root, |record| Place::Member(record.sandbox)))
+}
+
+/// The process in `/proc/PID/ns/NAME`.
+fn owner(path: &Path) -> Option<i32> {
+    let mut parts = path.strip_prefix("/proc").ok()?.iter();
+    let pid = parts.next()?.to_str()?.parse().ok()?;
+    (parts.next()?.to_str() == Some("ns")).then_some(pid)
 }
 
 /// Reads the annotations.

@@ -228,6 +228,7 @@ impl SandboxControl for Sandbox {
             seccomp: seccomp.as_ref(),
             stdio,
             preserved,
+            missing: process::MissingDirectory::Make,
         })?;
         let init = Arc::clone(&prepared.process);
         *init.cgroup.lock() = Some(Arc::clone(&cgroup));
@@ -274,6 +275,7 @@ impl SandboxControl for Sandbox {
             seccomp: room.seccomp.as_ref(),
             stdio: donated.stdio,
             preserved: donated.preserved,
+            missing: process::MissingDirectory::Refuse,
         })?;
         let process = Arc::clone(&prepared.process);
         *process.cgroup.lock() = Some(cgroup);
@@ -363,6 +365,12 @@ impl SandboxControl for Sandbox {
     fn processes(&self, id: &str) -> ControlResult<Vec<ProcessInfo>> {
         let init = self.with(id, |container| Ok(Arc::clone(&container.init)))?;
         Ok(report::processes(&self.kernel, &init))
+    }
+
+    fn proc_file(&self, id: &str, path: &str) -> ControlResult<Vec<u8>> {
+        let view = self.with(id, |container| Ok(Arc::clone(&container.pid_ns)))?;
+        let root = caller::KernelCaller::new(vfs::Credentials::root(Arc::clone(&self.kernel.root.user)));
+        crate::procfs::show(&self.kernel, &view, path, &root.caller(0)).map_err(|e| failed(path, e))
     }
 
     fn stats(&self, id: &str) -> ControlResult<Stats> {

@@ -41,6 +41,15 @@ pub(super) struct Plan<'a> {
     pub(super) seccomp: Option<&'a Arc<Filters>>,
     pub(super) stdio: Vec<OwnedFd>,
     pub(super) preserved: Vec<OwnedFd>,
+    pub(super) missing: MissingDirectory,
+}
+
+/// What becomes of a working directory that is not there: runc makes that of a container, and refuses that
+/// of an exec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MissingDirectory {
+    Make,
+    Refuse,
 }
 
 /// A loaded process that has not run yet. In the process tree already.
@@ -277,13 +286,16 @@ fn working_directory(plan: &Plan<'_>, fs: &FsContext, by: &Caller<'_>) -> Contro
     let cwd = if plan.spec.cwd.is_empty() { "/" } else { &plan.spec.cwd };
     let walk = Walk::new(fs, by);
     let found = match walk.find(cwd.as_bytes(), Follow::Yes) {
-        Err(Errno::ENOENT) => {
+        Err(Errno::ENOENT) if plan.missing == MissingDirectory::Make => {
             make_directory(plan, fs, cwd).and_then(|()| walk.find(cwd.as_bytes(), Follow::Yes))
         }
         other => other,
     };
-    let at = found
-        .map_err(|e| ControlError::new(ErrorKind::Invalid, format!("process.cwd: {cwd:?}: {}", e.text())))?;
+    let at = found.map_err(|e| {
+        // A missing one is a program that was not found, as callers of runc are told.
+        let kind = if e == Errno::ENOENT { ErrorKind::ProgramNotFound } else { ErrorKind::Invalid };
+        ControlError::new(kind, format!("process.cwd: {cwd:?}: {}", e.text().to_lowercase()))
+    })?;
     vfs::ops::check_chdir(&at, by)
         .map_err(|e| ControlError::new(ErrorKind::Invalid, format!("process.cwd: {cwd:?}: {}", e.text())))?;
     Ok(at)

@@ -81,6 +81,13 @@ pub enum Ask {
         /// Container id.
         container: String,
     },
+    /// Show a file of its /proc.
+    Proc {
+        /// Container id.
+        container: String,
+        /// Path below /proc.
+        path: String,
+    },
     /// Report what it uses.
     Stats {
         /// Container id.
@@ -156,6 +163,11 @@ pub enum Answer {
     Processes {
         /// One each.
         list: Vec<ProcessInfo>,
+    },
+    /// What a file shows.
+    Text {
+        /// Its bytes.
+        bytes: Vec<u8>,
     },
     /// Usage of a container.
     Stats {

@@ -60,6 +60,9 @@ pub trait SandboxControl: Send + Sync {
     /// Its processes, for `runsc ps`.
     fn processes(&self, container: &str) -> ControlResult<Vec<ProcessInfo>>;
 
+    /// What a file of its /proc shows, for callers that look at its processes from the host.
+    fn proc_file(&self, container: &str, path: &str) -> ControlResult<Vec<u8>>;
+
     /// What it uses, for `runsc events`.
     fn stats(&self, container: &str) -> ControlResult<Stats>;
 

@@ -182,6 +182,9 @@ fn carry_out(
         Ask::Processes { container } => {
             return Ok(Answer::Processes { list: control.processes(&container)? });
         }
+        Ask::Proc { container, path } => {
+            return Ok(Answer::Text { bytes: control.proc_file(&container, &path)? });
+        }
         Ask::Stats { container } => return Ok(Answer::Stats { stats: control.stats(&container)? }),
         Ask::Resized { container, pid } => control.resized(&container, pid)?,
         Ask::Pause { container } => control.pause(&container)?,

@@ -98,6 +98,10 @@ pub struct Marks {
     pub oom_score_adj_min: AtomicI32,
     /// Value of `/proc/pid/coredump_filter`, as bits that differ from the default.
     pub coredump_filter: AtomicU32,
+    /// Who logged in (`/proc/pid/loginuid`), complemented: 0 is nobody.
+    pub login: AtomicU32,
+    /// Number of that login (`/proc/pid/sessionid`), complemented.
+    pub login_session: AtomicU32,
 }
 
 /// CPU time in nanoseconds, and counts.
@@ -124,6 +128,8 @@ impl Marks {
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj_min.store(parent.oom_score_adj_min.load(Ordering::Relaxed), Ordering::Relaxed);
         self.coredump_filter.store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.login.store(parent.login.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.login_session.store(parent.login_session.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 mod cpuinfo;
 mod ids;
 mod links;
+mod login;
 mod memory;
 mod mounts;
 mod net;
@@ -85,6 +86,16 @@ pub fn new(kernel: &Arc<Kernel>, view: &Arc<PidNs>) -> Arc<SynthFs> {
         fill(kernel, view, root);
     }
     fs
+}
+
+/// What a file of /proc shows, for the sandbox's own use: a table (`uptime`), or a text of one process
+/// (`7/stat`) as `view` numbers them. `ENOENT` for anything else.
+pub fn show(kernel: &Arc<Kernel>, view: &Arc<PidNs>, path: &str, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    if let Some((number, name)) = path.split_once('/') {
+        return pids::show(kernel, view, pids::parse_number(number.as_bytes())?, name, by);
+    }
+    let table = TABLES.iter().chain(&MORE_TABLES).find(|(name, ..)| *name == path);
+    table.map_or(Err(Errno::ENOENT), |(_, _, table)| table(kernel, by))
 }
 
 fn fill(kernel: &Arc<Kernel>, view: &Arc<PidNs>, root: &Arc<SynthInode>) {

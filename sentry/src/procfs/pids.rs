@@ -2,7 +2,7 @@
 //! and what is checked before they open.
 
 use super::subject::{PtraceAccess, Scope, Subject, reader};
-use super::{ids, links, memory, mounts, net, status};
+use super::{ids, links, login, memory, mounts, net, status};
 use crate::kernel::Kernel;
 use crate::process::pid::PidNs;
 use abi::fs::{FileType, ModeBits, OpenFlags};
@@ -181,8 +181,8 @@ static ENTRIES: [Entry; 53] = [
     text("oom_score", 0o444, status::oom_score),
     writable("oom_adj", 0o644, status::oom_adj, status::set_oom_adj),
     writable("oom_score_adj", 0o644, status::oom_score_adj, status::set_oom_score_adj),
-    writable("loginuid", 0o644, status::loginuid, |_, _, _| Err(Errno::EPERM)),
-    text("sessionid", 0o444, status::sessionid),
+    writable("loginuid", 0o644, login::loginuid, login::set_loginuid),
+    text("sessionid", 0o444, login::sessionid),
     only(
         Scope::Process,
         writable("coredump_filter", 0o644, status::coredump_filter, status::set_coredump_filter),
@@ -280,6 +280,21 @@ impl Text for TaskText {
             Guard::Open => self.subject.task().map(drop),
             Guard::Look => self.subject.check(PtraceAccess::Read, by),
         }
+    }
+}
+
+/// What a text file of process `number` shows, for the sandbox's own use.
+pub(super) fn show(
+    kernel: &Arc<Kernel>,
+    view: &Arc<PidNs>,
+    number: u32,
+    name: &str,
+    by: &Caller<'_>,
+) -> SysResult<Vec<u8>> {
+    let subject = Subject::find(kernel, view, number).ok_or(Errno::ENOENT)?;
+    match ENTRIES.iter().find(|entry| entry.name == name).map(|entry| &entry.make) {
+        Some(Make::Text(read) | Make::Write(read, _)) => read(&subject, by),
+        _ => Err(Errno::ENOENT),
     }
 }
 

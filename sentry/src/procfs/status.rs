@@ -432,13 +432,6 @@ pub(super) fn cgroup(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> 
     let path = group.map_or_else(|| "/".to_owned(), |group| group.path());
     Ok(format!("0::{path}\n").into_bytes())
 }
-pub(super) fn loginuid(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
-    subject.task()?;
-    Ok(u32::MAX.to_string().into_bytes())
-}
-pub(super) fn sessionid(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
-    loginuid(subject, by)
-}
 pub(super) fn coredump_filter(subject: &Subject, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let task = subject.task()?;
     Ok(format!("{:08x}\n", task.process.marks.coredump_filter.load(Ordering::Relaxed) ^ DEFAULT_DUMP)
