@@ -49,8 +49,6 @@ pub(super) const BATCH: usize = 46;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(super) enum Mode {
-    /// End of the list, without a report.
-    Quiet = 0,
     /// Any error ends the list and is reported.
     Check = 1,
     /// End of the list: report success.
@@ -91,6 +89,15 @@ impl Call {
     pub(super) fn close(fd: u64) -> Call {
         Call::new(libc::SYS_close, [fd, 0, 0, 0, 0, 0])
     }
+}
+
+/// A mapper's list for the helper, which gets files by its own socket.
+fn calls_of_helper(calls: &[Call]) -> Vec<Call> {
+    let mut calls = calls.to_vec();
+    for call in calls.iter_mut().filter(|call| call.number == libc::SYS_recvmsg) {
+        call.args[0] = SOCKET_FD;
+    }
+    calls
 }
 
 /// The sentry's end of a mapper, which is parked in a notification.
@@ -193,7 +200,12 @@ impl Helper {
             return Err(Errno::E2BIG);
         }
         if self.mapper.is_none() {
-            self.mapper = Some(self.start_mapper()?);
+            match self.start_mapper() {
+                Ok(mapper) => self.mapper = Some(mapper),
+                Err(crate::DEAD) => return Err(crate::DEAD),
+                // The host has no thread to spare: the helper can do it as well.
+                Err(_) => return self.run(&calls_of_helper(calls), fds),
+            }
         }
         self.write(MAP_LIST, calls);
         self.write(MAP_LIST + ENTRY * calls.len() as u64, &[Call::end(Mode::Done)]);
@@ -251,13 +263,15 @@ impl Helper {
         }
     }
 
-    /// Runs `calls`, one of which sends the report itself.
+    /// Runs `calls`, one of which sends a report itself. They have all run when this returns: a mapper would find
+    /// other descriptor numbers than the sentry thinks.
     pub(super) fn run_reporting(&self, calls: &[Call]) -> SysResult<sys::Report> {
-        self.start(calls, Mode::Quiet, &[])?;
+        self.start(calls, Mode::Done, &[])?;
         let report = sys::receive_report(self.socket.as_fd())?;
         match report.length {
             0 => Err(crate::DEAD),
-            1 => Ok(report),
+            1 if sys::receive_length(self.socket.as_fd())? == 1 => Ok(report),
+            1 => Err(crate::DEAD),
             code => Err(i32::try_from(code - 1).map_or(Errno::EIO, Errno::from_raw)),
         }
     }

@@ -38,7 +38,7 @@ const MADV_POPULATE_READ: u64 = 22;
 const MAP_NORESERVE: u64 = 0x4000;
 
 /// Parked threads that a stub keeps for re-use.
-const IDLE_THREADS: usize = 2;
+const IDLE_THREADS: usize = 3;
 /// A stub with more areas is not worth keeping.
 const POOLED_AREAS: usize = 8;
 /// Wiped stubs that are kept.
