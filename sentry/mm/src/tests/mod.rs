@@ -35,7 +35,7 @@ impl World {
         Guest { mm, stub }
     }
     fn fork(&self, parent: &Guest) -> Guest {
-        self.guest(parent.mm.fork().unwrap())
+        self.guest(parent.mm.fork(&[]).unwrap())
     }
 }
 
