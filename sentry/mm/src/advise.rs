@@ -91,6 +91,24 @@ impl MemoryManager {
         if range.is_empty() {
             return Ok(());
         }
+        let discards = matches!(
+            advice,
+            Advice::DontNeed
+                | Advice::DontNeedLocked
+                | Advice::Free
+                | Advice::Remove
+                | Advice::DontFork
+                | Advice::WipeOnFork
+        );
+        if discards {
+            // mseal(2): what cannot be written cannot be thrown away either.
+            let fixed = |vma: &Vma| {
+                vma.flags.contains(VmaFlags::SEALED) && vma.file.is_none() && !vma.prot.contains(Prot::WRITE)
+            };
+            if self.layout.read().overlapping(range).any(fixed) {
+                return Err(Errno::EPERM);
+            }
+        }
         let set = |on: VmaFlags, off: VmaFlags| self.change_flags(range, on, off);
         match advice {
             Advice::Normal => set(VmaFlags::empty(), VmaFlags::RANDOM | VmaFlags::SEQUENTIAL),

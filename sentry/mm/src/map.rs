@@ -59,6 +59,8 @@ bitflags::bitflags! {
 const TYPE_MASK: u32 = 0xf;
 const SHARED_VALIDATE: u32 = 3;
 const HUGE_SIZE_BITS: u32 = 0x3f << 26;
+/// What MAP_SHARED_VALIDATE knows (`LEGACY_MAP_MASK`).
+const LEGACY: u32 = 0x0407_f973 | (21 << 26) | (30 << 26);
 
 /// Anonymous mappings up to this size get their frames when they are made, larger ones when touched.
 const DIRECT: u64 = 256 << 10;
@@ -125,6 +127,12 @@ impl MmapArgs {
     }
 }
 
+/// `EPERM` where a change of the mappings in `range` meets a sealed one.
+pub(crate) fn check_sealed(layout: &Layout, range: AddrRange) -> SysResult<()> {
+    let sealed = layout.overlapping(range).any(|vma| vma.flags.contains(VmaFlags::SEALED));
+    if sealed { Err(Errno::EPERM) } else { Ok(()) }
+}
+
 /// Pages found before the locks were taken: where an area's bytes are.
 #[derive(Default)]
 struct Prepared {
@@ -146,8 +154,10 @@ impl MemoryManager {
             1 => true,
             2 => false,
             SHARED_VALIDATE => {
-                let known: u32 = 0x1f_ffff & !MapFlags::SYNC.bits();
-                if flags.bits() & !known != 0 {
+                if file.is_none() {
+                    return Err(Errno::EINVAL);
+                }
+                if flags.bits() & !LEGACY != 0 {
                     return Err(Errno::EOPNOTSUPP);
                 }
                 true
@@ -190,7 +200,7 @@ impl MemoryManager {
             };
             vma.range = range;
             vma.flags |= layout.future;
-            if let Err(error) = self.admit(&layout, &mut vma) {
+            if let Err(error) = check_sealed(&layout, range).and_then(|()| self.admit(&layout, &mut vma)) {
                 drop(layout);
                 self.discard(&prepared);
                 return Err(error);
@@ -546,9 +556,30 @@ impl MemoryManager {
         }
         let garbage = {
             let mut layout = self.layout.write();
+            check_sealed(&layout, range)?;
+            let splits = layout
+                .find(range.start())
+                .is_some_and(|vma| vma.range.start() < range.start() && range.end() < vma.range.end());
+            if splits && layout.count() >= MAX_MAP_COUNT {
+                return Err(Errno::ENOMEM);
+            }
             self.unmap_locked(&mut layout, range)
         };
         drop(garbage);
+        Ok(())
+    }
+
+    /// mseal(2): the areas of a range stay as they are mapped. `ENOMEM` when part is not mapped.
+    pub fn mseal(&self, addr: UserAddr, len: u64) -> SysResult<()> {
+        let range = self.check_range(addr, len)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut layout = self.layout.write();
+        if !layout.covers(range) {
+            return Err(Errno::ENOMEM);
+        }
+        layout.update(range, |vma| vma.flags |= VmaFlags::SEALED);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ impl MemoryManager {
         if !layout.covers(range) {
             return Err(Errno::ENOMEM);
         }
+        crate::map::check_sealed(&layout, range)?;
         if layout.overlapping(range).any(|vma| !vma.max_prot.contains(prot)) {
             return Err(Errno::EACCES);
         }

@@ -38,6 +38,8 @@ bitflags::bitflags! {
         const ACCOUNT = 1 << 12;
         /// Mapped by the platform in every address space ([vdso], [vvar]).
         const PLATFORM = 1 << 13;
+        /// mseal(2).
+        const SEALED = 1 << 14;
     }
 }
 
