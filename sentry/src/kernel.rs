@@ -64,6 +64,8 @@ pub struct KernelFiles {
     pub shm: Arc<Mount>,
     /// Terminals and whose they are.
     pub terminals: Arc<Terminals>,
+    /// Contexts of asynchronous I/O.
+    pub aio: crate::files::aio::AioTable,
 }
 
 /// The namespaces that the sandbox starts with.
@@ -123,7 +125,8 @@ impl Kernel {
         let realtime = now.to_duration().unwrap_or_default();
         let options = TmpfsOptions::default();
         let shm = Mount::of_fs(TmpFs::new(&frames, &options), MountFlags::empty(), b"shm");
-        let files = KernelFiles { vfs: Vfs::new(), shm, terminals: Terminals::new() };
+        let files =
+            KernelFiles { vfs: Vfs::new(), shm, terminals: Terminals::new(), aio: Default::default() };
         let tree = ProcessTree::default();
         let tasks = Arc::clone(tree.index());
         Ok(Arc::new(Kernel {

@@ -118,6 +118,14 @@ impl SigInfo {
         info.fields[1] = value;
         info
     }
+    /// A file's event (`si_band`, `si_fd`).
+    #[must_use]
+    pub fn poll(signal: Signal, code: i32, band: u64, fd: i32) -> SigInfo {
+        let mut info = SigInfo::new(signal, code);
+        info.fields[0] = band;
+        info.fields[1] = u64::from(fd.cast_unsigned());
+        info
+    }
     /// A trapped system call (`si_call_addr`, `si_syscall`, `si_arch`).
     #[must_use]
     pub fn seccomp(call_addr: u64, number: u32, arch: u32, errno: i32) -> SigInfo {

@@ -91,6 +91,25 @@ impl MemoryManager {
         if range.is_empty() {
             return Ok(());
         }
+        let discards = matches!(
+            advice,
+            Advice::DontNeed
+                | Advice::DontNeedLocked
+                | Advice::Free
+                | Advice::Remove
+                | Advice::DontFork
+                | Advice::WipeOnFork
+        );
+        if discards {
+            // mseal(2): what cannot be written cannot be thrown away either.
+            let fixed = |vma: &Vma| {
+                let private = vma.file.is_none() && !vma.is_shared();
+                vma.flags.contains(VmaFlags::SEALED) && private && !vma.prot.contains(Prot::WRITE)
+            };
+            if self.layout.read().overlapping(range).any(fixed) {
+                return Err(Errno::EPERM);
+            }
+        }
         let set = |on: VmaFlags, off: VmaFlags| self.change_flags(range, on, off);
         match advice {
             Advice::Normal => set(VmaFlags::empty(), VmaFlags::RANDOM | VmaFlags::SEQUENTIAL),
@@ -163,14 +182,6 @@ impl MemoryManager {
 
     fn drop_pages(&self, range: AddrRange, how: Dropping) -> SysResult<()> {
         let layout = self.layout.write();
-        // What cannot be written by its owner must not be thrown away, either.
-        let kept = |vma: &Vma| {
-            let private = vma.file.is_none() && !vma.is_shared();
-            vma.flags.contains(VmaFlags::SEALED) && private && !vma.prot.contains(Prot::WRITE)
-        };
-        if layout.overlapping(range).any(kept) {
-            return Err(Errno::EPERM);
-        }
         for vma in layout.overlapping(range) {
             let locked = vma.flags.contains(VmaFlags::LOCKED) && how != Dropping::Locked;
             let unfit = how == Dropping::Free && (vma.file.is_some() || vma.is_shared());

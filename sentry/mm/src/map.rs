@@ -59,6 +59,8 @@ bitflags::bitflags! {
 const TYPE_MASK: u32 = 0xf;
 const SHARED_VALIDATE: u32 = 3;
 const HUGE_SIZE_BITS: u32 = 0x3f << 26;
+/// What MAP_SHARED_VALIDATE knows (`LEGACY_MAP_MASK`).
+const LEGACY: u32 = 0x0407_f973 | (21 << 26) | (30 << 26);
 
 /// Anonymous mappings up to this size get their frames when they are made, larger ones when touched.
 const DIRECT: u64 = 256 << 10;
@@ -146,8 +148,10 @@ impl MemoryManager {
             1 => true,
             2 => false,
             SHARED_VALIDATE => {
-                let known: u32 = 0x1f_ffff & !MapFlags::SYNC.bits();
-                if flags.bits() & !known != 0 {
+                if file.is_none() {
+                    return Err(Errno::EINVAL);
+                }
+                if flags.bits() & !LEGACY != 0 {
                     return Err(Errno::EOPNOTSUPP);
                 }
                 true
@@ -549,13 +553,19 @@ impl MemoryManager {
         let garbage = {
             let mut layout = self.layout.write();
             layout.check_unsealed(range)?;
+            let splits = layout
+                .find(range.start())
+                .is_some_and(|vma| vma.range.start() < range.start() && range.end() < vma.range.end());
+            if splits && layout.count() >= MAX_MAP_COUNT {
+                return Err(Errno::ENOMEM);
+            }
             self.unmap_locked(&mut layout, range)
         };
         drop(garbage);
         Ok(())
     }
 
-    /// mseal(2): the range must be mapped without a hole.
+    /// mseal(2): the areas of a range stay as they are mapped. `ENOMEM` when part is not mapped.
     pub fn mseal(&self, addr: UserAddr, len: u64) -> SysResult<()> {
         let range = self.check_range(addr, len)?;
         if range.is_empty() {

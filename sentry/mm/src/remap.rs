@@ -2,10 +2,12 @@
 
 use crate::layout::Layout;
 use crate::manager::{Change, MemoryManager};
+use crate::map::{MapFile, MapFlags, MmapArgs};
 use crate::segs::Seg;
-use crate::vma::{Vma, VmaFlags};
+use crate::vma::{Vma, VmaFlags, VmaName};
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult, UserAddr};
 use platform::AsOp;
+use std::sync::Arc;
 
 bitflags::bitflags! {
     /// `MREMAP_*` of mremap(2).
@@ -38,6 +40,36 @@ pub struct RemapArgs {
 }
 
 impl MemoryManager {
+    /// remap_file_pages(2), as Linux emulates it: a shared file mapping over another shows the pages from `page` on.
+    pub fn remap_file_pages(&self, addr: UserAddr, len: u64, page: u64) -> SysResult<()> {
+        let range = self.check_range(addr.page_floor(), len - len % PAGE_SIZE)?;
+        let offset = page.checked_mul(PAGE_SIZE).ok_or(Errno::EINVAL)?;
+        let vma = self.layout.read().find(range.start()).cloned().ok_or(Errno::EINVAL)?;
+        let Some(file) = vma.file.filter(|_| vma.flags.contains(VmaFlags::SHARED)) else {
+            return Err(Errno::EINVAL);
+        };
+        let object = Arc::clone(file.mapped.object());
+        let same = |part: &Vma| {
+            part.prot == vma.prot
+                && part.file.as_ref().is_some_and(|file| Arc::ptr_eq(file.mapped.object(), &object))
+        };
+        {
+            let layout = self.layout.read();
+            if range.is_empty() || !layout.covers(range) || !layout.overlapping(range).all(same) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        let keep = file.mapped.keep().cloned();
+        self.mmap(MmapArgs {
+            addr: UserAddr::new(range.start()),
+            len: range.len(),
+            prot: vma.prot,
+            flags: MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE,
+            file: Some(MapFile { object, offset, max_prot: vma.max_prot, keep }),
+            name: VmaName::None,
+        })?;
+        Ok(())
+    }
     /// mremap(2). Returns where the mapping is.
     pub fn mremap(&self, args: RemapArgs) -> SysResult<UserAddr> {
         let RemapArgs { old, flags, to, .. } = args;

@@ -53,6 +53,7 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     devtmpfs::register_memory_devices(types);
     vfs::devpts::register(types, &kernel.files.terminals);
     crate::signal::terminal::connect(kernel);
+    crate::signal::sigio::connect(kernel);
     vfs::event::host::prepare()?;
     Ok(())
 }

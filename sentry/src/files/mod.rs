@@ -3,6 +3,8 @@
 //! Rank `FdTable`. Files that leave the table are handed to the caller, so that whatever their last
 //! close does happens outside the lock.
 
+pub mod aio;
+
 use abi::{Errno, Fd, SysResult};
 use lock::RankedRw;
 use lock::order;
@@ -216,6 +218,16 @@ impl FdTable {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.slots.read().list.len().max(64).next_power_of_two()
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        // The process ended: its record locks go, also on files that others have open.
+        if vfs::locks::any_ranges() {
+            let id = self.id;
+            self.slots.get_mut().list.iter().flatten().for_each(|slot| slot.file.release_locks(id, None));
+        }
     }
 }
 

@@ -62,7 +62,6 @@ const fn fixed(path: &'static str, default: &'static str) -> Value {
 static VALUES: &[Value] = &[
     n("debug/exception-trace", "1"),
     n("fs/aio-max-nr", "65536"),
-    fixed("fs/aio-nr", "0"),
     fixed("fs/dentry-state", "0\t0\t45\t0\t0\t0"),
     flag("fs/dir-notify-enable", "1"),
     n("fs/epoll/max_user_watches", "1048576"),
@@ -72,7 +71,6 @@ static VALUES: &[Value] = &[
     n("fs/inotify/max_queued_events", "16384"),
     n("fs/inotify/max_user_instances", "128"),
     n("fs/inotify/max_user_watches", "1048576"),
-    n("fs/lease-break-time", "45"),
     flag("fs/leases-enable", "1"),
     n("fs/mount-max", "100000"),
     int("fs/mqueue/msg_default", 1, 65536, "10"),
@@ -642,6 +640,18 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
         }),
     );
     root.dir("fs").dir("binfmt_misc");
+    root.dir("fs").add("aio-nr", computed(kernel, |kernel, _| Ok(number(kernel.files.aio.count()))));
+    root.dir("fs").add(
+        "lease-break-time",
+        policy(
+            kernel,
+            |_| vfs::lease::break_time_s().load(Ordering::Relaxed),
+            |_, seconds| {
+                vfs::lease::break_time_s().store(seconds, Ordering::Relaxed);
+                Ok(())
+            },
+        ),
+    );
     root.dir("fs").add(
         "pipe-max-size",
         policy(

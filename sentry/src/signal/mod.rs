@@ -8,6 +8,7 @@ pub mod frame;
 pub mod handlers;
 pub mod pending;
 pub mod send;
+pub mod sigio;
 mod source;
 pub mod terminal;
 

@@ -33,6 +33,7 @@ pub fn dispatch(cx: &mut Cx<'_>, call: &SyscallArgs) -> Outcome {
             Err(Failure::Errno(Errno::ENOSYS))
         }
     };
+    vfs::sigio::flush();
     if tracing {
         end_line(cx, started, call, &result);
     }

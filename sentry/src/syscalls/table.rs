@@ -5,6 +5,7 @@
 
 use super::args::{FromReg, IntoReturn};
 use super::event::poll::PollFd;
+use super::fs::aio::{AioSigset, Iocb};
 use super::fs::statmount::MntIdReq;
 use super::net::message::{MmsgHdr, MsgHdr};
 use super::security::capability::{Data as CapData, Header as CapHeader};
@@ -16,6 +17,7 @@ use super::system::sched::SchedAttr;
 use super::time::clock::Tms;
 use super::time::timer::Sigevent;
 use super::trace::{Line, Trace};
+use crate::files::aio::IoEvent;
 use crate::ipc::mqueue::MqAttr;
 use crate::ipc::sem::Sembuf;
 use crate::task::Cx;
@@ -197,7 +199,7 @@ syscalls! {
     69 ipc::msg::msgsnd(id: i32, message: UserAddr, len: usize, flags: u32) Full;
     70 ipc::msg::msgrcv(id: i32, message: UserAddr, len: usize, kind: i64, flags: u32) Full;
     71 ipc::msg::msgctl(id: i32, command: u32, buf: UserAddr) Full;
-    72 fs::fcntl::fcntl(fd: Fd, command: u32, arg: u64) Partial "leases and F_NOTIFY are EINVAL";
+    72 fs::fcntl::fcntl(fd: Fd, command: u32, arg: u64) Full;
     73 fs::descriptor::flock(fd: Fd, operation: u32) Full;
     74 fs::sync::fsync(fd: Fd) Full;
     75 fs::sync::fdatasync(fd: Fd) Full;
@@ -331,17 +333,17 @@ syscalls! {
     203 system::sched::sched_setaffinity(pid: i32, size: usize, mask: UserAddr) Full;
     204 system::sched::sched_getaffinity(pid: i32, size: usize, mask: UserAddr) Full;
     205 system::absent::set_thread_area() Absent "ENOSYS";
-    206 system::absent::io_setup() Absent "ENOSYS";
-    207 system::absent::io_destroy() Absent "ENOSYS";
-    208 system::absent::io_getevents() Absent "ENOSYS";
-    209 system::absent::io_submit() Absent "ENOSYS";
-    210 system::absent::io_cancel() Absent "ENOSYS";
+    206 fs::aio::io_setup(count: u32, out: UserPtr<u64>) Full;
+    207 fs::aio::io_destroy(context: UserAddr) Full;
+    208 fs::aio::io_getevents(context: UserAddr, least: i64, most: i64, out: UserPtr<IoEvent>, timeout: UserPtr<Timespec>) Full;
+    209 fs::aio::io_submit(context: UserAddr, count: i64, list: UserPtr<u64>) Full;
+    210 fs::aio::io_cancel(context: UserAddr, iocb: UserPtr<Iocb>, out: UserAddr) Full;
     211 system::absent::get_thread_area() Absent "ENOSYS";
     212 system::absent::lookup_dcookie() Absent "ENOSYS";
     213 event::epoll::epoll_create(size: i32) Full;
     214 system::absent::epoll_ctl_old() Absent "ENOSYS";
     215 system::absent::epoll_wait_old() Absent "ENOSYS";
-    216 system::absent::remap_file_pages() Absent "ENOSYS";
+    216 memory::map::remap_file_pages(addr: UserAddr, len: u64, prot: u64, page: u64, flags: u64) Full;
     217 fs::dir::getdents64(fd: Fd, dirent: UserAddr, count: u32) Full;
     218 process::ids::set_tid_address(addr: UserAddr) Full;
     219 system::admin::restart_syscall() Full;
@@ -458,7 +460,7 @@ syscalls! {
     330 memory::advise::pkey_alloc(flags: u64, rights: u64) Partial "no protection keys: ENOSPC";
     331 memory::advise::pkey_free(key: i32) Partial "no protection keys";
     332 fs::stat::statx(dirfd: DirFd, path: UserCStr, flags: u32, mask: u32, out: UserPtr<Statx>) Full;
-    333 system::absent::io_pgetevents() Absent "ENOSYS";
+    333 fs::aio::io_pgetevents(context: UserAddr, least: i64, most: i64, out: UserPtr<IoEvent>, timeout: UserPtr<Timespec>, sigset: UserPtr<AioSigset>) Full;
     335 system::absent::uretprobe() Absent "ENOSYS";
     424 process::pidfd::pidfd_send_signal(fd: Fd, signal: u32, info: UserPtr<SigInfo>, flags: u32) Full;
     425 system::absent::io_uring_setup() Absent "ENOSYS";

@@ -86,6 +86,10 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
         cx.owned.files = Arc::new(FdTable::fork(&cx.owned.files));
     }
     let closed = cx.owned.files.close_on_exec();
+    for file in &closed {
+        // execve(2) reports nothing of what closes say.
+        let _ = file.descriptor_closed(cx.owned.files.id(), &cx.caller());
+    }
     let NewCredentials { cred, secure } = loaded.credentials;
     let changed = secure || cred.euid != cx.cred().euid || cred.egid != cx.cred().egid;
     let marks = &cx.shared.process.marks;

@@ -5,13 +5,14 @@ use crate::caller::Caller;
 use crate::cred::{Capabilities, Credentials, Kgid, Kuid};
 use crate::inode::{LinkTarget, XattrFlags};
 use crate::inode_state;
+use crate::locks::{LockKind, LockWait};
 use crate::mount::{Location, MountFlags};
 use crate::notify::{self, Mask};
 use crate::perm::{self, Access, capable_over, owner_or_capable};
 use crate::walk::Walk;
 use abi::fs::{FileType, ModeBits};
 use abi::signal::Signal;
-use abi::{Errno, SysResult};
+use abi::{CallResult, Errno, SysResult};
 
 const SUID: ModeBits = 0o4000;
 const SGID: ModeBits = 0o2000;
@@ -120,27 +121,28 @@ pub fn utimens(
 }
 
 /// truncate(2).
-pub fn truncate(at: &Location, size: u64, by: &Caller<'_>) -> SysResult<()> {
+pub fn truncate(at: &Location, size: u64, by: &Caller<'_>) -> CallResult<()> {
     match at.kind() {
-        Some(FileType::Directory) => return Err(Errno::EISDIR),
+        Some(FileType::Directory) => return Err(Errno::EISDIR.into()),
         Some(FileType::Regular) => {}
-        _ => return Err(Errno::EINVAL),
+        _ => return Err(Errno::EINVAL.into()),
     }
     at.mount.check_writable()?;
     let inode = at.inode()?;
     perm::check_inode(inode, Access::WRITE, by)?;
     if i64::try_from(size).is_err() {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     if size > by.task.file_size_limit() {
         by.task.raise(Signal::SIGXFSZ);
-        return Err(Errno::EFBIG);
+        return Err(Errno::EFBIG.into());
     }
+    crate::lease::break_at(at, LockKind::Exclusive, LockWait::Yes, by)?;
     let state = inode_state::state_of(inode, by)?;
     state.get_write()?;
     let result = truncate_counted(at, size, by);
     state.put_write();
-    result
+    Ok(result?)
 }
 
 fn truncate_counted(at: &Location, size: u64, by: &Caller<'_>) -> SysResult<()> {

@@ -6,12 +6,13 @@
 
 use crate::caller::Caller;
 use crate::inode::Inode;
+use crate::lease::InodeLeases;
 use crate::locks::InodeLocks;
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// What identifies an inode: device and number.
@@ -21,8 +22,12 @@ pub type InodeKey = (u64, u64);
 pub struct InodeShared {
     /// Device and number.
     pub key: InodeKey,
-    /// flock, POSIX, OFD locks and leases.
+    /// flock, POSIX and OFD locks.
     pub locks: InodeLocks,
+    /// Leases.
+    pub leases: InodeLeases,
+    /// F_SET_RW_HINT, as long as somebody has the file open.
+    pub write_hint: AtomicU64,
     /// Writers (positive) or executors (negative).
     pub writers: AtomicI32,
     slot: Ranked<order::Leaf, Option<Arc<dyn Any + Send + Sync>>>,
@@ -64,6 +69,8 @@ pub fn state_for(key: InodeKey) -> Arc<InodeShared> {
     let state = Arc::new(InodeShared {
         key,
         locks: InodeLocks::default(),
+        leases: InodeLeases::default(),
+        write_hint: AtomicU64::new(0),
         writers: AtomicI32::new(0),
         slot: Ranked::new(None),
     });

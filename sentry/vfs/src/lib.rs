@@ -18,6 +18,7 @@ pub mod file;
 pub mod inode;
 
 pub mod inode_state;
+pub mod lease;
 pub mod locks;
 pub mod mount;
 pub mod mount_ops;
@@ -30,6 +31,7 @@ pub mod path;
 pub mod perm;
 pub mod propagation;
 pub mod remote;
+pub mod sigio;
 pub mod synthetic;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

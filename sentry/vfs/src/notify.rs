@@ -4,6 +4,7 @@
 
 use crate::caller::Caller;
 use crate::dentry::Dentry;
+use crate::event::inotify::Name;
 pub use crate::event::inotify::{InotifyMask as Mask, WatchList, next_cookie};
 use crate::inode_state::InodeKey;
 use crate::mount::Location;
@@ -65,10 +66,12 @@ pub fn event(dentry: &Arc<Dentry>, mask: Mask, by: Option<&Caller<'_>>) {
         return;
     }
     let mask = of(dentry, mask);
-    if let Some(parent) = dentry.parent().filter(|_| !dentry.is_dead())
+    if let Some(parent) = dentry.parent()
         && let Some(key) = parent.key(by)
+        && let Some(list) = find(key)
     {
-        tell(key, mask, 0, &dentry.name());
+        let name = if dentry.is_dead() { Name::Unlinked } else { Name::There };
+        list.notify_entry(mask, &dentry.name(), name);
     }
     if let Some(key) = dentry.key(by) {
         tell(key, mask, 0, &[]);
@@ -90,6 +93,15 @@ pub fn self_event(dentry: &Arc<Dentry>, mask: Mask, by: &Caller<'_>) {
         && let Some(key) = dentry.key(Some(by))
     {
         tell(key, of(dentry, mask), 0, &[]);
+    }
+}
+
+/// The inode was renamed: MOVE_SELF, which says nothing of its kind.
+pub fn moved(dentry: &Arc<Dentry>, by: &Caller<'_>) {
+    if active()
+        && let Some(key) = dentry.key(Some(by))
+    {
+        tell(key, Mask::MOVE_SELF, 0, &[]);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::caller::Caller;
 use crate::file::{FileOps, OpenFile};
 use crate::inode::NewNode;
 use crate::inode_state;
+use crate::locks::{LockKind, LockWait};
 use crate::mount::{Location, MountFlags};
 use crate::notify::{self, Mask};
 use crate::ops::{create_locked, may_change, new_owner};
@@ -74,7 +75,9 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: OpenFlags, perm: ModeBits) -> C
             }
             Target::Missing(parent) if create => {
                 if let Some(at) = create_file(&parent, flags, perm, walk.by)? {
-                    return open_made(walk, at, flags);
+                    let file = open_made(walk, at, flags)?;
+                    file.mark_created();
+                    return Ok(file);
                 }
                 // Somebody else made it between the walk and the lock.
             }
@@ -163,6 +166,12 @@ fn finish(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallResult<Arc<Ope
     let by = walk.by;
     let inode = Arc::clone(at.inode()?);
     let kind = inode.kind();
+    if kind == FileType::Regular {
+        let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+        let want = if writes { LockKind::Exclusive } else { LockKind::Shared };
+        let wait = if flags.contains(OpenFlags::NONBLOCK) { LockWait::No } else { LockWait::Yes };
+        crate::lease::break_at(&at, want, wait, by)?;
+    }
     let mut counted = None;
     if kind == FileType::Regular && (flags.writable() || flags.contains(OpenFlags::TRUNC)) {
         if let Some(key) = at.dentry.key(Some(by)) {

@@ -10,6 +10,7 @@ use crate::inode_state::{self, InodeShared};
 use crate::locks::{self, LockOwner};
 use crate::mount::{Location, MountFlags};
 use crate::notify::{self, Mask};
+use crate::sigio::{Async, OwnerCell};
 use abi::fs::{FileType, OpenFlags};
 use abi::limits::MAX_RW_COUNT;
 use abi::poll::Events;
@@ -18,7 +19,7 @@ use abi::{CallResult, Errno, Failure, Restart, SysResult};
 use lock::{BlockError, Ranked, WaitEntry, order};
 use mm::{GuestSink, GuestSource, Mappable};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 bitflags::bitflags! {
@@ -45,8 +46,8 @@ bitflags::bitflags! {
 pub struct SignalOwner {
     /// F_OWNER_TID (0), F_OWNER_PID (1), F_OWNER_PGRP (2).
     pub kind: i32,
-    /// The id; 0 for nobody.
-    pub id: i32,
+    /// The id, of the sandbox's first pid namespace; 0 for nobody.
+    pub id: u32,
     /// Signal instead of SIGIO; 0 is the default.
     pub signal: i32,
     /// Real and effective user ids of who set it.
@@ -66,11 +67,13 @@ pub struct OpenFile {
     regular: bool,
     // This file counts as a writer of its mount.
     writer: AtomicBool,
+    // The open that made it also made the file.
+    created: AtomicBool,
     // Set while the inode refuses execve because of this writer, or once a lock was taken through it.
     counted: OnceLock<Arc<InodeShared>>,
     state: OnceLock<Arc<InodeShared>>,
-    owner: Ranked<order::Leaf, SignalOwner>,
-    async_entry: Ranked<order::Leaf, Option<Arc<WaitEntry>>>,
+    owner: OnceLock<Arc<OwnerCell>>,
+    async_entry: Ranked<order::Leaf, Option<(Arc<Async>, Arc<WaitEntry>)>>,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -127,9 +130,10 @@ impl OpenFile {
             pos_now: AtomicU64::new(0),
             location,
             writer: AtomicBool::new(false),
+            created: AtomicBool::new(false),
             counted: OnceLock::new(),
             state: OnceLock::new(),
-            owner: Ranked::default(),
+            owner: OnceLock::new(),
             async_entry: Ranked::default(),
         }
     }
@@ -155,6 +159,15 @@ impl OpenFile {
         if let Err(state) = self.counted.set(state) {
             state.put_write();
         }
+    }
+    /// Notes that the open made the file.
+    pub(crate) fn mark_created(&self) {
+        self.created.store(true, Ordering::Relaxed);
+    }
+    /// F_CREATED_QUERY: whether the open made the file.
+    #[must_use]
+    pub fn is_created(&self) -> bool {
+        self.created.load(Ordering::Relaxed)
     }
     /// What kind of file it is.
     #[must_use]
@@ -190,7 +203,7 @@ impl OpenFile {
         self.flags.store(new.bits(), Ordering::Relaxed);
         Ok(())
     }
-    /// FIONBIO, FIOASYNC: one flag.
+    /// FIONBIO: one flag.
     pub fn change_flag(&self, flag: OpenFlags, on: Toggle) -> SysResult<()> {
         let old = self.flags();
         let new = if on == Toggle::On { old | flag } else { old - flag };
@@ -201,21 +214,36 @@ impl OpenFile {
     /// Who gets SIGIO.
     #[must_use]
     pub fn signal_owner(&self) -> SignalOwner {
-        *self.owner.lock()
+        self.owner.get().map(|owner| *owner.lock()).unwrap_or_default()
     }
     /// Sets who gets SIGIO.
     pub fn set_signal_owner(&self, owner: SignalOwner) {
-        *self.owner.lock() = owner;
+        *self.owner.get_or_init(Arc::default).lock() = owner;
     }
-    /// O_ASYNC: registers `entry` (whose target sends the signal) in place of the former one.
-    pub fn set_async(&self, entry: Option<Arc<WaitEntry>>) {
-        let old = std::mem::replace(&mut *self.async_entry.lock(), entry.clone());
-        if let Some(old) = old {
+    pub(crate) fn owner_cell(&self) -> Arc<OwnerCell> {
+        Arc::clone(self.owner.get_or_init(Arc::default))
+    }
+    /// O_ASYNC (F_SETFL, FIOASYNC) by descriptor `fd`: events are signalled to the owner from now on, or no more.
+    /// Files that do not poll keep the flag and send nothing.
+    pub fn set_async(&self, on: Toggle, fd: i32) -> SysResult<()> {
+        if self.flags().contains(OpenFlags::ASYNC) == (on == Toggle::On) {
+            return Ok(());
+        }
+        self.change_flag(OpenFlags::ASYNC, on)?;
+        let new = (on == Toggle::On && self.ops.can_poll()).then(|| {
+            let target = Async::new(Arc::clone(self.owner.get_or_init(Arc::default)), fd);
+            let weak: Weak<dyn lock::WakeTarget> = Arc::<Async>::downgrade(&target);
+            (target, WaitEntry::new(weak, Events::READABLE | Events::WRITABLE | Events::PRI | Events::RDHUP))
+        });
+        let entry = new.as_ref().map(|(_, entry)| Arc::clone(entry));
+        let old = std::mem::replace(&mut *self.async_entry.lock(), new);
+        if let Some((_, old)) = old {
             self.ops.unregister(&old);
         }
         if let Some(entry) = entry {
             self.ops.register(&entry);
         }
+        Ok(())
     }
     /// The current position.
     #[must_use]
@@ -318,6 +346,14 @@ impl OpenFile {
     pub fn read_at(&self, dst: &mut dyn GuestSink, offset: u64, by: &Caller<'_>) -> CallResult<usize> {
         self.read_with(dst, Some(offset), RwFlags::empty(), by)
     }
+    /// A stream has no offsets, whatever it was opened for.
+    fn check_offset(&self, offset: Option<u64>) -> SysResult<()> {
+        match offset {
+            Some(_) if !self.ops.has_offset() => Err(Errno::ESPIPE),
+            Some(offset) if i64::try_from(offset).is_err() => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
+    }
     /// preadv2(2); `offset` of `None` uses the position.
     pub fn read_with(
         &self,
@@ -327,16 +363,9 @@ impl OpenFile {
         by: &Caller<'_>,
     ) -> CallResult<usize> {
         let flags = self.flags();
+        self.check_offset(offset)?;
         if !flags.readable() {
             return Err(Errno::EBADF.into());
-        }
-        if let Some(offset) = offset {
-            if !self.ops.has_offset() {
-                return Err(Errno::ESPIPE.into());
-            }
-            if i64::try_from(offset).is_err() {
-                return Err(Errno::EINVAL.into());
-            }
         }
         let result = match self.read_once(dst, offset, by) {
             Err(Errno::EAGAIN) if !flags.contains(OpenFlags::NONBLOCK) && !how.contains(RwFlags::NOWAIT) => {
@@ -424,16 +453,9 @@ impl OpenFile {
         by: &Caller<'_>,
     ) -> CallResult<usize> {
         let flags = self.flags();
+        self.check_offset(offset)?;
         if !flags.writable() {
             return Err(Errno::EBADF.into());
-        }
-        if let Some(offset) = offset {
-            if !self.ops.has_offset() {
-                return Err(Errno::ESPIPE.into());
-            }
-            if i64::try_from(offset).is_err() {
-                return Err(Errno::EINVAL.into());
-            }
         }
         let append = how.contains(RwFlags::APPEND)
             || (flags.contains(OpenFlags::APPEND) && !how.contains(RwFlags::NOAPPEND));
@@ -551,17 +573,23 @@ impl OpenFile {
     /// One descriptor of it was closed by the owner of descriptor table `table`: its POSIX locks on the
     /// inode go (fcntl_locking(2)), and the file hears of it.
     pub fn descriptor_closed(&self, table: u64, by: &Caller<'_>) -> SysResult<()> {
-        if locks::any_ranges() && !self.flags().contains(OpenFlags::PATH) {
-            let state = match (self.state.get(), &self.location) {
-                (Some(state), _) => Some(Arc::clone(state)),
-                (None, Some(at)) => at.dentry.key(Some(by)).and_then(inode_state::existing),
-                (None, None) => None,
-            };
-            if let Some(state) = state {
-                state.locks.release(LockOwner::Posix(table));
-            }
-        }
+        self.release_locks(table, Some(by));
         self.ops.flush(by)
+    }
+    /// The POSIX locks on the inode that descriptor table `table` owns go. Without a caller (at exit) inodes that nobody
+    /// ever asked for their number have none.
+    pub fn release_locks(&self, table: u64, by: Option<&Caller<'_>>) {
+        if !locks::any_ranges() || self.flags().contains(OpenFlags::PATH) {
+            return;
+        }
+        let state = match (self.state.get(), &self.location) {
+            (Some(state), _) => Some(Arc::clone(state)),
+            (None, Some(at)) => at.dentry.key(by).and_then(inode_state::existing),
+            (None, None) => None,
+        };
+        if let Some(state) = state {
+            state.locks.release(LockOwner::Posix(table));
+        }
     }
 }
 
@@ -579,9 +607,10 @@ impl Drop for OpenFile {
         let key = self.lock_key();
         if let Some(state) = self.state.get() {
             state.locks.unflock(key);
+            state.leases.remove(key);
             state.locks.release(LockOwner::File(key));
         }
-        if let Some(entry) = self.async_entry.get_mut().take() {
+        if let Some((_, entry)) = self.async_entry.get_mut().take() {
             self.ops.unregister(&entry);
         }
         if let Some(state) = self.counted.get() {

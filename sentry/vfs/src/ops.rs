@@ -197,10 +197,12 @@ fn told_gone(dir: &Arc<Dentry>, child: &Arc<Dentry>, by: &Caller<'_>) {
     }
     let nlink = child.inode().and_then(|i| i.attr(by)).map_or(0, |a| a.nlink);
     let gone = child.is_dir() || nlink == 0;
+    if !child.is_dir() {
+        // Its link count changed.
+        notify::self_event(child, Mask::ATTRIB, by);
+    }
     if gone {
         notify::deleted(child, by);
-    } else {
-        notify::self_event(child, Mask::ATTRIB, by);
     }
     let mask = if child.is_dir() { Mask::DELETE | Mask::ISDIR } else { Mask::DELETE };
     notify::name_event(dir, &child.name(), mask, 0, by);
@@ -392,7 +394,7 @@ fn rename_locked(
         let dir_bit = if old.is_dir() { Mask::ISDIR } else { Mask::empty() };
         notify::name_event(&from.dir.dentry, from.name, Mask::MOVED_FROM | dir_bit, cookie, by);
         notify::name_event(&to.dir.dentry, to.name, Mask::MOVED_TO | dir_bit, cookie, by);
-        notify::self_event(&old, Mask::MOVE_SELF, by);
+        notify::moved(&old, by);
         if !swap && !new.is_negative() {
             notify::deleted(&new, by);
         }

@@ -9,7 +9,7 @@ use abi::{CallResult, Errno, Failure, Fd, SysResult, UserPtr};
 use mm::io::{SliceSource, VecSink};
 use std::sync::Arc;
 use vfs::event::pipe::{self, Pipe};
-use vfs::{Caller, wait_until};
+use vfs::{Caller, TaskView, wait_until};
 use vfs::{OpenFile, RwFlags};
 
 /// Bytes moved at a time.
@@ -308,7 +308,23 @@ pub fn vmsplice(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, flags:
     let by = cx.caller();
     let mode = if flags & SPLICE_NONBLOCK != 0 { RwFlags::NOWAIT } else { RwFlags::empty() };
     if file.flags().writable() {
-        file.write_with(&mut cx.mm().source(&list), None, mode, &by)
+        // It waits for room, but not until everything is in.
+        let mut source = cx.mm().source(&list);
+        let mut attempt = || match file.write_with(&mut source, None, RwFlags::NOWAIT, &by) {
+            Ok(n) => Ok(n),
+            Err(Failure::Errno(errno)) => Err(errno),
+            Err(Failure::Restart(_)) => Err(Errno::EINTR),
+        };
+        let waits = mode.is_empty() && !file.flags().contains(OpenFlags::NONBLOCK);
+        let result = if waits {
+            wait_until(&*file, Events::WRITABLE, None, &by, attempt)
+        } else {
+            attempt().map_err(Failure::from)
+        };
+        if result == Err(Failure::Errno(Errno::EPIPE)) {
+            cx.shared.raise(abi::signal::Signal::SIGPIPE);
+        }
+        result
     } else {
         file.read_with(&mut cx.mm().sink(&list), None, mode, &by)
     }

@@ -73,7 +73,12 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIOCLEX => cx.files().set_on_exec(fd, OnExec::Close)?,
         FIONCLEX => cx.files().set_on_exec(fd, OnExec::Keep)?,
         FIONBIO => return toggle(OpenFlags::NONBLOCK),
-        FIOASYNC => return toggle(OpenFlags::ASYNC),
+        FIOASYNC => {
+            let mut value = [0; 4];
+            cx.mm().read_bytes(arg, &mut value)?;
+            let on = if u32::from_ne_bytes(value) != 0 { Toggle::On } else { Toggle::Off };
+            file.set_async(on, fd.number())?;
+        }
         _ => {
             let related = NsHandle::of_file(&file).and_then(|ns| ns.related(request, cx.cred()));
             let related = related.or_else(|| crate::process::pidfd::namespace(cx, &file, request));

@@ -1,14 +1,15 @@
 //! fcntl(2).
 
 use crate::files::OnExec;
+use crate::syscalls::args::FromReg;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
-use abi::stat::{FOwnerEx, Flock};
+use abi::stat::Flock;
 use abi::{CallResult, Errno, Fd, SysResult, UserAddr, UserPtr};
 use std::sync::Arc;
-use vfs::OpenFile;
-use vfs::SignalOwner;
+use std::sync::atomic::Ordering;
 use vfs::locks::{LockKind, LockOwner, LockWait, RangeLock, TO_END};
+use vfs::{OpenFile, Toggle};
 
 const F_DUPFD: u32 = 0;
 const F_GETFD: u32 = 1;
@@ -18,20 +19,28 @@ const F_SETFL: u32 = 4;
 const F_GETLK: u32 = 5;
 const F_SETLK: u32 = 6;
 const F_SETLKW: u32 = 7;
-const F_SETOWN: u32 = 8;
-const F_GETOWN: u32 = 9;
-const F_SETSIG: u32 = 10;
-const F_GETSIG: u32 = 11;
-const F_SETOWN_EX: u32 = 15;
-const F_GETOWN_EX: u32 = 16;
+pub(super) const F_SETOWN: u32 = 8;
+pub(super) const F_GETOWN: u32 = 9;
+pub(super) const F_SETSIG: u32 = 10;
+pub(super) const F_GETSIG: u32 = 11;
+pub(super) const F_SETOWN_EX: u32 = 15;
+pub(super) const F_GETOWN_EX: u32 = 16;
 const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
 const F_OFD_SETLKW: u32 = 38;
+pub(super) const F_GETOWNER_UIDS: u32 = 17;
+const F_SETLEASE: u32 = 1024;
+const F_GETLEASE: u32 = 1025;
+const F_NOTIFY: u32 = 1026;
+const F_DUPFD_QUERY: u32 = 1027;
+const F_CREATED_QUERY: u32 = 1028;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
 const F_GETPIPE_SZ: u32 = 1032;
 const F_ADD_SEALS: u32 = 1033;
 const F_GET_SEALS: u32 = 1034;
+const F_GET_RW_HINT: u32 = 1035;
+const F_SET_RW_HINT: u32 = 1036;
 
 /// fcntl(2).
 pub fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> CallResult<u64> {
@@ -47,17 +56,43 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> CallResult<u64>
             return Ok(0);
         }
         F_GETFL => return Ok(u64::from(file.flags().bits())),
+        F_CREATED_QUERY => return Ok(u64::from(file.is_created())),
+        F_DUPFD_QUERY => {
+            let other = cx.files().get(Fd::from_reg(arg)?)?;
+            return Ok(u64::from(Arc::ptr_eq(&file, &other)));
+        }
         _ if file.flags().contains(OpenFlags::PATH) => return Err(Errno::EBADF.into()),
         _ => {}
     }
     match command {
-        F_SETFL => file.set_flags(OpenFlags::from_bits_truncate(small), &cx.caller())?,
+        F_SETFL => {
+            let flags = OpenFlags::from_bits_truncate(small);
+            let on = if flags.contains(OpenFlags::ASYNC) { Toggle::On } else { Toggle::Off };
+            file.set_async(on, fd.number())?;
+            file.set_flags(flags, &cx.caller())?;
+        }
         F_GETLK | F_OFD_GETLK => {
             get_lock(cx, &file, command == F_OFD_GETLK, UserPtr::new(UserAddr::new(arg)))?
         }
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(cx, &file, command, arg)?,
-        F_SETOWN | F_GETOWN | F_SETOWN_EX | F_GETOWN_EX | F_SETSIG | F_GETSIG => {
-            return owner(cx, &file, command, arg);
+        F_SETOWN | F_GETOWN | F_SETOWN_EX | F_GETOWN_EX | F_SETSIG | F_GETSIG | F_GETOWNER_UIDS => {
+            return super::owner::owner(cx, &file, command, arg);
+        }
+        F_SETLEASE => super::owner::set_lease(cx, fd, &file, small)?,
+        F_GETLEASE => return super::owner::get_lease(cx, &file),
+        F_NOTIFY => super::owner::notify(cx, fd, &file, small)?,
+        F_GET_RW_HINT => {
+            let hint = file.lock_state(&cx.caller())?.write_hint.load(Ordering::Relaxed);
+            cx.write(UserPtr::new(UserAddr::new(arg)), &hint)?;
+        }
+        F_SET_RW_HINT => {
+            // RWH_WRITE_LIFE_EXTREME
+            const LAST: u64 = 5;
+            let hint: u64 = cx.read(UserPtr::new(UserAddr::new(arg)))?;
+            if hint > LAST {
+                return Err(Errno::EINVAL.into());
+            }
+            file.lock_state(&cx.caller())?.write_hint.store(hint, Ordering::Relaxed);
         }
         F_GETPIPE_SZ => return Ok(u64::try_from(pipe(&file)?.capacity()).unwrap_or(0)),
         F_SETPIPE_SZ => {
@@ -79,39 +114,6 @@ fn duplicate(cx: &Cx<'_>, file: Arc<OpenFile>, min: u64, on_exec: OnExec) -> Cal
     }
     let fd = cx.files().install(file, on_exec, min, limit)?;
     Ok(u64::try_from(fd.number()).unwrap_or(0))
-}
-
-fn owner(cx: &Cx<'_>, file: &Arc<OpenFile>, command: u32, arg: u64) -> CallResult<u64> {
-    let now = file.signal_owner();
-    let int = u32::try_from(arg & 0xffff_ffff).unwrap_or(0).cast_signed();
-    let cred = cx.cred();
-    let set = |kind: i32, id: i32| SignalOwner { kind, id, uids: (cred.uid.0, cred.euid.0), ..now };
-    match command {
-        F_GETOWN => {
-            let id = if now.kind == 2 { now.id.wrapping_neg() } else { now.id };
-            return Ok(i64::from(id).cast_unsigned());
-        }
-        F_SETOWN if int < 0 => file.set_signal_owner(set(2, int.checked_neg().ok_or(Errno::EINVAL)?)),
-        F_SETOWN => file.set_signal_owner(set(1, int)),
-        F_GETOWN_EX => {
-            cx.write(UserPtr::new(UserAddr::new(arg)), &FOwnerEx { kind: now.kind, pid: now.id })?;
-        }
-        F_SETOWN_EX => {
-            let wanted: FOwnerEx = cx.read(UserPtr::new(UserAddr::new(arg)))?;
-            if !(0..=2).contains(&wanted.kind) {
-                return Err(Errno::EINVAL.into());
-            }
-            file.set_signal_owner(set(wanted.kind, wanted.pid));
-        }
-        F_GETSIG => return Ok(i64::from(now.signal).cast_unsigned()),
-        _ => {
-            if !(0..=64).contains(&int) {
-                return Err(Errno::EINVAL.into());
-            }
-            file.set_signal_owner(SignalOwner { signal: int, ..now });
-        }
-    }
-    Ok(0)
 }
 
 /// The range of a `struct flock` (fcntl_locking(2)).

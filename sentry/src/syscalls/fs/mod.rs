@@ -1,5 +1,6 @@
 //! Files and directories.
 
+pub mod aio;
 pub mod attr;
 pub mod copy;
 pub mod descriptor;
@@ -10,6 +11,7 @@ pub mod memfd;
 pub mod mount;
 pub mod mountfd;
 pub mod open;
+mod owner;
 pub mod stat;
 pub mod statmount;
 pub mod sync;

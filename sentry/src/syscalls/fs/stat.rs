@@ -97,6 +97,7 @@ pub fn statx(
 ) -> CallResult<()> {
     const SYNC_TYPE: u32 = 0x6000;
     const RESERVED: u32 = 0x8000_0000;
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
     only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | SYNC_TYPE)?;
     if mask & RESERVED != 0 || flags & SYNC_TYPE == SYNC_TYPE {
         return Err(Errno::EINVAL.into());
@@ -104,9 +105,12 @@ pub fn statx(
     let path = path_or_empty(cx, path, flags)?;
     let (attr, at) = attr_of(cx, dirfd, &path, flags)?;
     let st = to_stat(cx, &attr, at.mount.sb.fs.dev());
+    let unique = mask & STATX_MNT_ID_UNIQUE != 0;
     let root = if at.is_mount_root() { STATX_ATTR_MOUNT_ROOT } else { 0 };
     let value = Statx {
-        mask: STATX_BASIC_STATS | STATX_MNT_ID | if attr.btime.is_some() { STATX_BTIME } else { 0 },
+        mask: STATX_BASIC_STATS
+            | if unique { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID }
+            | if attr.btime.is_some() { STATX_BTIME } else { 0 },
         blksize: attr.blksize,
         attributes: root,
         nlink: attr.nlink,
@@ -125,7 +129,7 @@ pub fn statx(
         rdev_minor: dev_minor(attr.rdev),
         dev_major: dev_major(st.dev),
         dev_minor: dev_minor(st.dev),
-        mnt_id: u64::from(at.mount.id),
+        mnt_id: if unique { at.mount.unique_id } else { u64::from(at.mount.id) },
         ..Statx::default()
     };
     Ok(cx.write(out, &value)?)

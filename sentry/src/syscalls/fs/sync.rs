@@ -2,6 +2,7 @@
 
 use super::base_location;
 use crate::task::Cx;
+use abi::fs::FileType;
 use abi::{CallResult, Errno, Fd};
 use vfs::SyncScope;
 
@@ -27,12 +28,13 @@ pub fn syncfs(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
 }
 /// sync_file_range(2): writes the data out, whatever part was asked for.
 pub fn sync_file_range(cx: &mut Cx<'_>, fd: Fd, offset: i64, len: i64, flags: u32) -> CallResult<()> {
+    let file = cx.files().get_io(fd)?;
     super::only(flags, 7)?;
     if offset < 0 || len < 0 || offset.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
     }
-    let file = cx.files().get_io(fd)?;
-    if !file.is_seekable() {
+    let kind = file.attr(&cx.caller())?.kind;
+    if !matches!(kind, FileType::Regular | FileType::BlockDevice | FileType::Directory | FileType::Symlink) {
         return Err(Errno::ESPIPE.into());
     }
     if flags == 0 {
@@ -54,5 +56,8 @@ pub fn readahead(cx: &mut Cx<'_>, fd: Fd, _offset: i64, _count: usize) -> CallRe
     if !file.flags().readable() {
         return Err(Errno::EBADF.into());
     }
-    if file.is_seekable() { Ok(()) } else { Err(Errno::EINVAL.into()) }
+    match file.attr(&cx.caller())?.kind {
+        FileType::Regular | FileType::BlockDevice => Ok(()),
+        _ => Err(Errno::EINVAL.into()),
+    }
 }

@@ -49,8 +49,15 @@ pub fn mincore(cx: &mut Cx<'_>, addr: UserAddr, len: u64, out: UserAddr) -> Call
 
 const MLOCK_ONFAULT: u32 = 1;
 
+/// Whether RLIMIT_MEMLOCK binds depends on what the caller may do now.
+fn refresh_limits(cx: &Cx<'_>) {
+    let limits = *cx.shared.process.limits.lock();
+    cx.mm().set_limits(crate::loader::memory_limits(&limits, cx.cred()));
+}
+
 /// mlock(2).
 pub fn mlock(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
+    refresh_limits(cx);
     Ok(cx.mm().mlock(addr, len, LockScope::Now)?)
 }
 
@@ -61,6 +68,7 @@ pub fn mlock2(cx: &mut Cx<'_>, addr: UserAddr, len: u64, flags: u32) -> CallResu
         MLOCK_ONFAULT => LockScope::OnFault,
         _ => return Err(Errno::EINVAL.into()),
     };
+    refresh_limits(cx);
     Ok(cx.mm().mlock(addr, len, scope)?)
 }
 
@@ -90,6 +98,7 @@ pub fn mlockall(cx: &mut Cx<'_>, flags: u32) -> CallResult<()> {
     let scope = if flags & MCL_ONFAULT != 0 { LockScope::OnFault } else { LockScope::Now };
     let current = (flags & MCL_CURRENT != 0).then_some(scope);
     let future = (flags & MCL_FUTURE != 0).then_some(scope);
+    refresh_limits(cx);
     Ok(cx.mm().mlockall(current, future)?)
 }
 

@@ -37,6 +37,10 @@ fn reads_imply_exec(cx: &Cx<'_>, prot: Prot) -> Prot {
 
 fn map_file(cx: &Cx<'_>, prot: Prot, flags: MapFlags, fd: Fd, offset: u64) -> SysResult<MapFile> {
     let file = cx.files().get_io(fd)?;
+    // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE
+    if !matches!(flags.bits() & 0xf, 1..=3) {
+        return Err(Errno::EINVAL);
+    }
     let shared = flags.contains(MapFlags::SHARED);
     let mode = file.flags();
     if !mode.readable() {
@@ -74,6 +78,21 @@ pub fn mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: Prot) -> CallRe
     }
     let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
     Ok(cx.mm().mprotect(addr, len, prot)?)
+}
+
+/// remap_file_pages(2).
+pub fn remap_file_pages(
+    cx: &mut Cx<'_>,
+    addr: UserAddr,
+    len: u64,
+    prot: u64,
+    page: u64,
+    _flags: u64,
+) -> CallResult<()> {
+    if prot != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(cx.mm().remap_file_pages(addr, len, page)?)
 }
 
 /// brk(2).

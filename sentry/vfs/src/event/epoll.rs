@@ -212,31 +212,28 @@ impl Epoll {
             entry: Ranked::new(None),
         });
         set.items.insert(key(fd, file), Arc::clone(&item));
+        drop(set);
         self.attach(&item, file);
         Ok(())
     }
 
     fn modify(&self, event: EpollEvent, fd: i32, file: &Arc<OpenFile>) -> SysResult<()> {
-        let set = self.set.lock();
-        let item = set.items.get(&key(fd, file)).ok_or(Errno::ENOENT)?;
+        let item = self.set.lock().items.get(&key(fd, file)).cloned().ok_or(Errno::ENOENT)?;
         if item.events.load(Ordering::SeqCst) & EPOLLEXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
         let old = item.events.swap(event.events & !EPOLLWAKEUP, Ordering::SeqCst);
         item.data.store(event.data, Ordering::SeqCst);
         if (old ^ event.events) & !PRIVATE_BITS != 0 {
-            let registered = item.entry.lock().take();
-            if let Some(entry) = registered {
-                file.unregister(&entry);
-            }
-            self.attach(item, file);
+            self.attach(&item, file);
         } else {
-            self.look(item, file);
+            self.look(&item, file);
         }
         Ok(())
     }
 
-    /// Registers and looks once: what is ready now counts as an edge.
+    /// Registers, in place of an earlier registration, and looks once: what is ready now counts as an edge. Without
+    /// the set's lock: files take locks of their own.
     fn attach(&self, item: &Arc<Interest>, file: &Arc<OpenFile>) {
         let bits = item.events.load(Ordering::SeqCst);
         let target: Weak<dyn WakeTarget> = item.me.clone();
@@ -246,8 +243,16 @@ impl Epoll {
         } else {
             WaitEntry::new(target, events)
         };
-        *item.entry.lock() = Some(Arc::clone(&entry));
+        let old = item.entry.lock().replace(Arc::clone(&entry));
+        if let Some(old) = old {
+            file.unregister(&old);
+        }
         file.register(&entry);
+        if item.removed.load(Ordering::SeqCst) {
+            // Deleted in the meantime, perhaps before it was registered.
+            file.unregister(&entry);
+            return;
+        }
         self.look(item, file);
     }
 

@@ -141,6 +141,7 @@ impl Watcher {
                     target.host_ready(events);
                 }
             }
+            crate::sigio::flush();
         }
     }
 }

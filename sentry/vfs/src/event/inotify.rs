@@ -5,6 +5,7 @@ use super::anon;
 use crate::attr::{Attr, FsStat};
 use crate::caller::Caller;
 use crate::file::{FileOps, GuestMemory, Io, OpenFile};
+use crate::sigio::{self, OwnerCell, Reason, Sigio};
 use abi::fs::OpenFlags;
 use abi::poll::Events;
 use abi::{Errno, SysResult, UserAddr, ioctl};
@@ -117,7 +118,68 @@ pub struct Watch {
 #[derive(Debug, Default)]
 pub struct WatchList {
     watches: Ranked<Leaf, Vec<Arc<Watch>>>,
+    /// F_NOTIFY of open files on this directory.
+    dir: Ranked<Leaf, Vec<DirWatch>>,
     count: AtomicUsize,
+}
+
+bitflags::bitflags! {
+    /// `DN_*` of fcntl(2) F_NOTIFY.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct DirEvents: u32 {
+        /// An entry was read.
+        const ACCESS = 1;
+        /// An entry was written or truncated.
+        const MODIFY = 2;
+        /// An entry was made.
+        const CREATE = 4;
+        /// An entry was removed.
+        const DELETE = 8;
+        /// An entry was renamed.
+        const RENAME = 0x10;
+        /// An entry's attributes changed.
+        const ATTRIB = 0x20;
+        /// Not only once.
+        const MULTISHOT = 0x8000_0000;
+    }
+}
+
+#[derive(Debug)]
+struct DirWatch {
+    file: Weak<OpenFile>,
+    owner: Arc<OwnerCell>,
+    fd: i32,
+    events: DirEvents,
+}
+
+impl DirWatch {
+    fn is_of(&self, file: &Arc<OpenFile>) -> bool {
+        std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file))
+    }
+}
+
+fn dir_events(event: InotifyMask) -> DirEvents {
+    let mut out = DirEvents::empty();
+    for (theirs, ours) in [
+        (InotifyMask::ACCESS, DirEvents::ACCESS),
+        (InotifyMask::MODIFY, DirEvents::MODIFY),
+        (InotifyMask::CREATE.union(InotifyMask::MOVED_TO), DirEvents::CREATE),
+        (InotifyMask::DELETE.union(InotifyMask::MOVED_FROM), DirEvents::DELETE),
+        (InotifyMask::MOVED_FROM.union(InotifyMask::MOVED_TO), DirEvents::RENAME),
+        (InotifyMask::ATTRIB, DirEvents::ATTRIB),
+    ] {
+        out.set(ours, event.intersects(theirs));
+    }
+    out
+}
+
+/// Whether an open file still is what its name says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Name {
+    /// It is.
+    There,
+    /// It was unlinked: watches with IN_EXCL_UNLINK hear nothing more.
+    Unlinked,
 }
 
 static COOKIE: AtomicU32 = AtomicU32::new(1);
@@ -129,6 +191,50 @@ pub fn next_cookie() -> u32 {
 }
 
 impl WatchList {
+    fn recount(&self, watches: usize) {
+        let dir = self.dir.lock().len();
+        self.count.store(watches + dir, Ordering::Release);
+    }
+    /// fcntl(2) F_NOTIFY by descriptor `fd` of `file`; no events end it.
+    pub fn watch_dir(&self, file: &Arc<OpenFile>, fd: i32, events: DirEvents) {
+        {
+            let mut dir = self.dir.lock();
+            dir.retain(|w| w.file.strong_count() > 0 && !(events.is_empty() && w.is_of(file)));
+            match dir.iter_mut().find(|w| w.is_of(file)) {
+                Some(watch) => watch.events |= events,
+                None if events.is_empty() => {}
+                None => {
+                    let owner = file.owner_cell();
+                    dir.push(DirWatch { file: Arc::downgrade(file), owner, fd, events });
+                }
+            }
+        }
+        let watches = self.watches.lock().len();
+        self.recount(watches);
+    }
+    fn tell_dir(&self, event: InotifyMask) {
+        let happened = dir_events(event);
+        let mut told = Vec::new();
+        {
+            let mut dir = self.dir.lock();
+            if dir.is_empty() {
+                return;
+            }
+            dir.retain(|watch| {
+                let hit = watch.events.intersects(happened);
+                if hit && watch.file.strong_count() > 0 {
+                    told.push((Arc::clone(&watch.owner), watch.fd));
+                }
+                watch.file.strong_count() > 0 && !(hit && !watch.events.contains(DirEvents::MULTISHOT))
+            });
+        }
+        let watches = self.watches.lock().len();
+        self.recount(watches);
+        for (owner, fd) in told {
+            let owner = *owner.lock();
+            sigio::post(Sigio { owner, fd, reason: Reason::Message });
+        }
+    }
     /// Whether nobody watches: one load, for the hot paths.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -137,13 +243,24 @@ impl WatchList {
 
     /// `event` (with ISDIR where the object is a directory) happened to the inode, or to its entry `name`.
     pub fn notify(&self, event: InotifyMask, cookie: u32, name: &[u8]) {
+        self.tell(event, cookie, name, Name::There);
+    }
+    /// `event` happened to what is or was the entry `name`.
+    pub(crate) fn notify_entry(&self, event: InotifyMask, name: &[u8], state: Name) {
+        self.tell(event, 0, name, state);
+    }
+    fn tell(&self, event: InotifyMask, cookie: u32, name: &[u8], state: Name) {
         if self.is_empty() {
             return;
+        }
+        if !name.is_empty() {
+            self.tell_dir(event);
         }
         let watches: Vec<Arc<Watch>> = self.watches.lock().clone();
         for watch in watches {
             let mask = InotifyMask::from_bits_retain(watch.mask.load(Ordering::Acquire));
-            if !(mask & InotifyMask::ALL_EVENTS).intersects(event) {
+            let hidden = state == Name::Unlinked && mask.contains(InotifyMask::EXCL_UNLINK);
+            if hidden || !(mask & InotifyMask::ALL_EVENTS).intersects(event) {
                 continue;
             }
             let Some(instance) = watch.instance.upgrade() else { continue };
@@ -158,7 +275,7 @@ impl WatchList {
     pub fn end(&self, last: InotifyMask) {
         self.notify(last, 0, &[]);
         let watches = std::mem::take(&mut *self.watches.lock());
-        self.count.store(0, Ordering::Release);
+        self.recount(0);
         for watch in watches {
             if let Some(instance) = watch.instance.upgrade() {
                 if last.contains(InotifyMask::UNMOUNT) {
@@ -229,7 +346,9 @@ impl Inotify {
             list: Arc::downgrade(list),
         });
         watches.push(Arc::clone(&watch));
-        list.count.store(watches.len(), Ordering::Release);
+        let count = watches.len();
+        drop(watches);
+        list.recount(count);
         table.watches.insert(wd, watch);
         Ok(wd)
     }
@@ -263,7 +382,9 @@ fn forget(watch: &Arc<Watch>) {
     if let Some(list) = watch.list.upgrade() {
         let mut watches = list.watches.lock();
         watches.retain(|w| !Arc::ptr_eq(w, watch));
-        list.count.store(watches.len(), Ordering::Release);
+        let count = watches.len();
+        drop(watches);
+        list.recount(count);
     }
 }
 

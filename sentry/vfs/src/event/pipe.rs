@@ -220,7 +220,7 @@ impl Pipe {
     pub fn set_capacity(&self, bytes: u64, by: &Caller<'_>) -> SysResult<usize> {
         let bytes = u32::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         let size = bytes.max(4096).checked_next_power_of_two().ok_or(Errno::EINVAL)?;
-        if bytes == 0 || size > 1 << 31 {
+        if size > 1 << 31 {
             return Err(Errno::EINVAL);
         }
         let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;

@@ -143,6 +143,7 @@ impl Timers {
                     let strong = target.as_ref().and_then(Weak::upgrade);
                     let again = strong.as_ref().and_then(|t| t.expire(now));
                     drop(strong);
+                    crate::sigio::flush();
                     let mut queue = self.queue.lock();
                     queue.telling = None;
                     if let (Some(again), Some(target), false) = (again, target, queue.changed) {
