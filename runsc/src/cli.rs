@@ -154,6 +154,10 @@ pub(crate) enum Verb {
     Update(Update),
     /// Print what a container uses
     Events(Events),
+    /// Enter this runtime into the configuration of Docker, containerd or CRI-O
+    Install(Install),
+    /// Take it out again
+    Uninstall(Install),
     /// Save a container
     Checkpoint(Rest),
     /// Bring a saved container back
@@ -360,24 +364,63 @@ pub(crate) struct Do {
 /// `update`.
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// File with linux.resources as JSON, or - for standard input
+    /// File with linux.resources as JSON, or - for standard input; other flags are ignored then
     #[arg(short, long)]
     pub(crate) resources: Option<PathBuf>,
-    /// Bytes
+    /// Bytes of memory, or 64M; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    /// Bytes that the container is left when the host is short of them
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<String>,
+    /// Bytes of memory and swap together; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Accepted; kernels have no such limit any more
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// Bytes for TCP buffers
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
+    /// Weight, 10 to 1000
     #[arg(long)]
-    pub(crate) memory: Option<i64>,
-    /// Microseconds a period
-    #[arg(long)]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Microseconds a period; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) cpu_quota: Option<i64>,
     /// Microseconds
     #[arg(long)]
     pub(crate) cpu_period: Option<u64>,
-    /// Shares
+    /// Microseconds of quota that may be saved up
     #[arg(long)]
+    pub(crate) cpu_burst: Option<u64>,
+    /// Microseconds of realtime
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// Microseconds
+    #[arg(long)]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Shares, 2 to 262144
+    #[arg(long, alias = "cpu-shares")]
     pub(crate) cpu_share: Option<u64>,
-    /// Tasks
+    /// 1: only when nobody else wants the processor
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_idle: Option<i64>,
+    /// Processors, like 0-2,4
     #[arg(long)]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long)]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Tasks; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// Not available
+    #[arg(long, hide = true)]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Not available
+    #[arg(long, hide = true)]
+    pub(crate) mem_bw_schema: Option<String>,
     /// Container id
     pub(crate) id: String,
 }
@@ -393,4 +436,48 @@ pub(crate) struct Events {
     pub(crate) interval: String,
     /// Container id
     pub(crate) id: String,
+}
+
+/// Whose configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Target {
+    /// daemon.json.
+    Docker,
+    /// config.toml.
+    Containerd,
+    /// A drop-in.
+    #[value(alias = "cri-o")]
+    Crio,
+}
+
+/// `install` and `uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Whose configuration (default: all that are here)
+    #[arg(value_enum)]
+    pub(crate) targets: Vec<Target>,
+    /// Name of the runtime or handler
+    #[arg(long, alias = "runtime", default_value = "gvisor-rs")]
+    pub(crate) name: String,
+    /// The program (default: this one)
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Docker's configuration (default /etc/docker/daemon.json)
+    #[arg(long, alias = "config-file", alias = "config_file")]
+    pub(crate) docker_config: Option<PathBuf>,
+    /// containerd's configuration (default /etc/containerd/config.toml)
+    #[arg(long)]
+    pub(crate) containerd_config: Option<PathBuf>,
+    /// CRI-O's drop-in (default /etc/crio/crio.conf.d/99-NAME.conf)
+    #[arg(long)]
+    pub(crate) crio_config: Option<PathBuf>,
+    /// A flag that the runtime is always called with; may be repeated
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) runtime_args: Vec<String>,
+    /// Show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// More flags for the runtime
+    #[arg(last = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
 }

@@ -53,6 +53,8 @@ pub struct Kernel {
     pub sysctl: Sysctl,
     /// Keys and keyrings.
     pub keys: crate::keys::Keys,
+    /// Containers' control groups.
+    pub bounds: crate::cgroup::memory::Bounds,
 }
 
 /// What the sandbox's files share.
@@ -144,6 +146,7 @@ impl Kernel {
             machine,
             sysctl: Sysctl::default(),
             keys: crate::keys::Keys::default(),
+            bounds: crate::cgroup::memory::Bounds::default(),
         }))
     }
     /// The file-system context of every process, once each.

@@ -125,8 +125,6 @@ pub(crate) enum Sockets {
     Donated,
 }
 
-const SOL_SOCKET: u64 = 1;
-
 /// The options that the sentry touches on donated sockets, level and name, as rows for one of the two calls.
 fn options(except: Calls) -> Vec<Vec<(u8, u64)>> {
     let row = |option: &HostOption| {
@@ -138,8 +136,6 @@ fn options(except: Calls) -> Vec<Vec<(u8, u64)>> {
 
 /// With donated sockets. No socket(2), no bind(2): those are the helper's.
 fn socket_rules() -> Vec<Rule> {
-    let mut set = options(Calls::Get);
-    set.push(vec![(1, SOL_SOCKET), (2, SO_PASSCRED)]);
     let table = |number, rows, why| Rule { number, arguments: Arguments::Table(rows), why };
     vec![
         call(libc::SYS_connect, "donated sockets; they lead nowhere but to the container's network"),
@@ -147,7 +143,7 @@ fn socket_rules() -> Vec<Rule> {
         call(libc::SYS_getsockname, "donated sockets"),
         call(libc::SYS_getpeername, "donated sockets"),
         table(libc::SYS_getsockopt, options(Calls::Set), "the options of donated sockets that are listed"),
-        table(libc::SYS_setsockopt, set, "the same, and who a stub's helper speaks for"),
+        table(libc::SYS_setsockopt, options(Calls::Get), "the same"),
         Rule {
             number: libc::SYS_ioctl,
             arguments: Arguments::Table(

@@ -305,11 +305,11 @@ impl NetlinkSocket {
             out.end();
             out.bytes.resize(out.bytes.len().next_multiple_of(4), 0);
             if out.bytes.len() > CHUNK {
-                self.reply(std::mem::take(&mut out.bytes));
+                self.deliver(std::mem::take(&mut out.bytes));
             }
         }
         if !out.bytes.is_empty() {
-            self.reply(std::mem::take(&mut out.bytes));
+            self.deliver(std::mem::take(&mut out.bytes));
         }
         if dump {
             self.dump([].iter(), request.seq, pid, |_, _: &()| {});
