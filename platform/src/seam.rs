@@ -260,6 +260,11 @@ pub trait Platform: Send + Sync {
     /// The host's `[vvar]` in every address space.
     fn vvar(&self) -> Option<AddrRange>;
 
+    /// Whether a context must be served by a host thread that serves no other before or after.
+    fn binds_host_threads(&self) -> bool {
+        false
+    }
+
     /// The memory file that `Backing::Memory` names.
     fn memory(&self) -> &Arc<crate::memory::MemoryFile>;
 }

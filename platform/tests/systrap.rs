@@ -541,7 +541,7 @@ fn host_files() {
     let file = rustix::fs::memfd_create(c"host", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::io::write(&file, &42_u64.to_ne_bytes()).unwrap();
     let fd = Arc::new(file);
-    for _ in 0..3 {
+    let map_twice = |space: &Arc<dyn AddressSpace>| {
         let mut batch = OpBatch::default();
         for at in [0x1000_0000, 0x1000_1000] {
             batch.ops.push(AsOp::Map {
@@ -553,7 +553,19 @@ fn host_files() {
             });
         }
         space.apply(batch).unwrap();
+    };
+    // The descriptors of new threads and processes are gone before files want their numbers.
+    let mut threads = Vec::new();
+    for round in 0..20 {
+        map_twice(&space);
+        if round % 4 == 0 {
+            let child = space.fork().unwrap().unwrap();
+            map_twice(&child);
+        }
+        map_twice(&space);
+        threads.push(thread(&space, CODE));
     }
+    drop(threads);
     let mut t = thread(&space, at!(guest_fault));
     (t.registers().rdi, t.registers().rsi) = (0x1000_1000, DATA);
     assert_eq!(t.run(), Exit::Syscall);
@@ -570,7 +582,7 @@ fn calls_in_the_stubs_name() {
     let mut t = thread(&space, at!(guest_attack));
     // Everything but its own sigreturn and exit arrives as any other call.
     for number in
-        [9_u64, 10, 11, 25, 28, 44, 45, 46, 47, 53, 56, 3, 292, 131, 317, 62, 234, 101, 157, 321, 435]
+        [9_u64, 10, 11, 25, 28, 44, 45, 46, 47, 53, 54, 56, 3, 292, 131, 317, 62, 234, 101, 157, 321, 435]
     {
         (t.registers().rax, t.registers().rip) = (number, at!(guest_attack));
         assert_eq!(t.run(), Exit::Syscall);
@@ -584,12 +596,13 @@ fn calls_in_the_stubs_name() {
     assert_eq!(t.run(), Exit::Syscall);
     assert_eq!(t.syscall().number, 0x3fff);
     // Jumps into the stub's text, with any registers, come back as something harmless.
-    for address in (0x10_0000..0x10_0400_u64).step_by(1) {
+    for address in (0x10_0000..0x10_0700_u64).step_by(1) {
         let mut t = thread(&space, address);
+        // r14 is 2 for the mapper, whose lists come from elsewhere.
         for value in [0_u64, 9, 56, 0x3fff] {
             let r = t.registers();
             (r.rip, r.rax, r.rbx, r.rdi, r.rsi, r.rdx) = (address, value, DATA, value, DATA, 3);
-            (r.r10, r.r8, r.r9, r.r12, r.r13) = (0x11, 1, 0x6773_7472, DATA, 1);
+            (r.r10, r.r8, r.r9, r.r12, r.r13, r.r14) = (0x11, 1, 0x6773_7472, DATA, 1, 2);
             let handle = t.interrupter();
             let poke = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_micros(300));

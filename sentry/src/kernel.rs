@@ -42,6 +42,8 @@ pub struct Kernel {
     pub trace: SyscallTrace,
     /// How many threads are traced.
     pub tracees: std::sync::atomic::AtomicUsize,
+    /// Host threads that wait for a task.
+    pub host_threads: Arc<crate::task::HostThreads>,
     /// Futexes.
     pub futexes: FutexTable,
     /// What the guest is told about the machine.
@@ -126,6 +128,7 @@ impl Kernel {
             boot: BootClock { started: Instant::now(), realtime },
             trace: SyscallTrace::default(),
             tracees: std::sync::atomic::AtomicUsize::new(0),
+            host_threads: Arc::default(),
             futexes: FutexTable::default(),
             files,
             machine,

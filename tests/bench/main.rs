@@ -1,10 +1,11 @@
 //! Micro-benchmarks and start-up, ours against native and whatever peers are at hand, in one run.
 //!
 //! `cargo run --release -p tests --bin bench`. Peers: `crun` and `runc` from the path; gVisor's runsc when
-//! `GVISOR_RUNSC` names it. Prints medians and ratios; judges nothing.
+//! `GVISOR_RUNSC` names it. Prints medians and ratios; judges nothing. Arguments are names of benchmarks; without
+//! any, all of them run.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::bundle::Bundle;
@@ -69,8 +70,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     text.lines().filter_map(line).collect()
 }
 
-fn start_ms(runtime: &Runtime, program: &Path) -> Option<f64> {
-    let _ = program;
+fn start_ms(runtime: &Runtime) -> Option<f64> {
     let bundle = Bundle::new(rootfs::busybox(), &["/bin/true"]);
     let mut times = Vec::new();
     for at in 0..STARTS {
@@ -89,21 +89,24 @@ fn start_ms(runtime: &Runtime, program: &Path) -> Option<f64> {
 
 fn main() {
     let program = micro();
-    let native = parse(&command::run(&mut Command::new(&program), LIMIT).stdout);
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let starts = wanted.is_empty() || wanted.iter().any(|name| name == "run-true");
+    let native = parse(&command::run(Command::new(&program).args(&wanted), LIMIT).stdout);
     let runtimes = runtimes();
     let mut columns = Vec::new();
     for runtime in &runtimes {
-        let bundle = Bundle::new(rootfs::busybox(), &["/bench"]).bind(&program, "/bench", "ro");
+        let args: Vec<&str> = ["/bench"].into_iter().chain(wanted.iter().map(String::as_str)).collect();
+        let bundle = Bundle::new(rootfs::busybox(), &args).bind(&program, "/bench", "ro");
         let mut command = runtime.command(&bundle, &format!("bench-{}", std::process::id()));
         let mut results = parse(&command::run(&mut command, LIMIT).stdout);
-        if let Some(ms) = start_ms(runtime, &program) {
+        if starts && let Some(ms) = start_ms(runtime) {
             results.insert("run-true".to_owned(), ms * 1e6);
         }
         columns.push((runtime.name, results));
     }
     let gvisor = columns.iter().find(|(name, _)| *name == "gvisor").map(|(_, results)| results.clone());
     let mut names: Vec<String> = native.keys().cloned().collect();
-    names.push("run-true".to_owned());
+    names.extend(starts.then(|| "run-true".to_owned()));
     let mut out = format!("{:20}{:>12}", "ns", "native");
     for (name, _) in &columns {
         out += &format!("{name:>14}");

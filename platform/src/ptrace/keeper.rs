@@ -1,4 +1,6 @@
-//! The keeper: one host thread that traces the helper thread of every stub.
+//! The keeper: one host thread that traces the helper thread of every stub. What it has killed is reaped by
+//! another, the undertaker, which sleeps in wait4(2): a stub is gone only when the tracers of all its threads have
+//! seen to it.
 //!
 //! A helper is the first thread of a stub process. It never runs guest code: it makes new threads and
 //! forks, and carries out changes of the address space that no stopped guest thread can do itself.
@@ -11,7 +13,6 @@ use abi::{AddrRange, Errno, SysResult};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use std::time::Duration;
 
 type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 
@@ -22,12 +23,12 @@ pub(super) struct KeeperHandle {
 }
 
 /// State of the keeper's thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     helpers: HashMap<i32, Tracee>,
     template: i32,
-    /// Killed, not yet reaped.
-    graves: Vec<i32>,
+    /// Pids of what was killed, for the undertaker.
+    graves: mpsc::Sender<i32>,
 }
 
 impl KeeperHandle {
@@ -39,17 +40,22 @@ impl KeeperHandle {
     ) -> SysResult<KeeperHandle> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (ready, told) = mpsc::sync_channel(1);
+        let (graves, dead) = mpsc::channel();
+        let undertaker = std::thread::Builder::new().name("undertaker".into());
+        let undertaker = undertaker.spawn(move || dead.into_iter().for_each(raw::reap))?;
         std::thread::Builder::new().name("ptrace-keeper".into()).spawn(move || {
-            let mut keeper = Keeper::default();
+            let mut keeper = Keeper { helpers: HashMap::new(), template: 0, graves };
             let result = keeper.make_template(&memory, &socket, keep);
             drop((memory, socket));
             let failed = result.is_err();
             // The other end only goes away when `start` itself is gone.
             let _ = ready.send(result);
             if !failed {
-                keeper.serve(&queue);
+                queue.into_iter().for_each(|job| job(&mut keeper));
             }
             keeper.end();
+            // A panic there has left nothing to do here.
+            let _ = undertaker.join();
         })?;
         told.recv().map_err(|_| Errno::ESRCH)??;
         Ok(KeeperHandle { jobs })
@@ -75,34 +81,10 @@ impl KeeperHandle {
 }
 
 impl Keeper {
-    fn serve(&mut self, queue: &mpsc::Receiver<Job>) {
-        loop {
-            // Idle keepers sleep for good: only an unreaped process makes them look again.
-            let job = if self.graves.is_empty() {
-                queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-            } else {
-                queue.recv_timeout(Duration::from_millis(5))
-            };
-            match job {
-                Ok(job) => job(self),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-            self.graves.retain(|pid| !raw::reap(*pid));
-        }
-    }
-
-    fn end(&mut self) {
+    fn end(mut self) {
         let pids: Vec<i32> = self.helpers.keys().copied().collect();
         for pid in pids {
             self.bury(pid);
-        }
-        for _ in 0..200 {
-            self.graves.retain(|pid| !raw::reap(*pid));
-            if self.graves.is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -114,11 +96,18 @@ impl Keeper {
     ) -> SysResult<()> {
         use std::os::fd::AsFd;
         let pid = template::spawn(memory.as_fd(), socket.as_fd())?;
+        let made = self.adopt_template(pid, keep);
+        if made.is_err() {
+            raw::kill(pid);
+            let _ = self.graves.send(pid);
+        }
+        made
+    }
+
+    fn adopt_template(&mut self, pid: i32, keep: Option<AddrRange>) -> SysResult<()> {
         let (stopped, stop) = Running::child(pid).wait().map_err(|Gone| Errno::EPERM)?;
-        self.graves.push(pid);
         let at_breakpoint = matches!(stop, Stop::Signal(info) if info.signal == libc::SIGTRAP);
         if !at_breakpoint {
-            raw::kill(pid);
             return Err(Errno::EIO);
         }
         stopped.set_options(raw::HELPER_OPTIONS)?;
@@ -137,7 +126,6 @@ impl Keeper {
             at = kept.end();
         }
         tracee.call(libc::SYS_munmap, [at, super::USER_END - at, 0, 0, 0, 0])?;
-        self.graves.clear();
         self.helpers.insert(pid, tracee);
         self.template = pid;
         Ok(())
@@ -168,7 +156,8 @@ impl Keeper {
     fn bury(&mut self, pid: i32) {
         if self.helpers.remove(&pid).is_some() {
             raw::kill(pid);
-            self.graves.push(pid);
+            // The undertaker lives as long as the keeper.
+            let _ = self.graves.send(pid);
         }
     }
 }

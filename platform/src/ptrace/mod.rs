@@ -124,6 +124,11 @@ impl Platform for Ptrace {
         self.vvar
     }
 
+    fn binds_host_threads(&self) -> bool {
+        // A tracer that lives on keeps its dead tracees.
+        true
+    }
+
     fn memory(&self) -> &Arc<MemoryFile> {
         &self.shared.memory
     }

@@ -93,12 +93,13 @@ fn wait(tid: i32, flags: libc::c_int) -> SysResult<Option<i32>> {
     }
 }
 
-/// Reaps a process that was killed; `true` when there is nothing left to reap.
-pub(super) fn reap(pid: i32) -> bool {
-    match wait(pid, libc::WNOHANG) {
-        Ok(None) => false,
-        Ok(Some(status)) => libc::WIFEXITED(status) || libc::WIFSIGNALED(status),
-        Err(_) => true,
+/// Waits until a process that was killed is gone. Any thread of the tracer's process may do it.
+pub(super) fn reap(pid: i32) {
+    // A stop may have been on its way when the process was killed.
+    while let Ok(status) = wait(pid, 0) {
+        if status.is_some_and(|status| libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {
+            return;
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The seccomp programs of stub processes.
 //!
 //! *Base*: what the helper needs; every other call is RET_TRACE, which without a tracer is ENOSYS, and which
-//! the thread filter's USER_NOTIF outranks. *Thread*: guest threads add it. Their own calls are notified or
+//! USER_NOTIF outranks. *Mapper*: its switch is notified. *Thread*: guest threads add it. Their own calls are notified or
 //! trapped; two that are harmless with any arguments are allowed when they are marked as the stub's own (a guest
 //! may do that as well).
 
-use super::layout::DATA;
+use super::layout::{DATA, SWITCH};
 
 const LD: u16 = 0x20;
 const JEQ: u16 = 0x15;
@@ -23,6 +23,9 @@ const NOTIFY: u32 = 0x7fc0_0000;
 const TRAP: u32 = 0x0003_0000;
 const ENOSYS: u32 = 0x0005_0000 | 38;
 
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER and WAIT_KILLABLE_RECV.
+pub(crate) const FILTER_FLAGS: u64 = 8 | 32;
+
 /// What the stub's own calls carry in r9. No secret: what it opens is harmless to others.
 pub(crate) const STUB_CALL: u32 = 0x6773_7472;
 
@@ -38,6 +41,7 @@ const HELPER: &[u32] = &[
     46,  // sendmsg: hand a listener over
     47,  // recvmsg: take a file
     53,  // socketpair: the channel of a new stub
+    54,  // setsockopt: who speaks on it
     56,  // clone
     3,   // close
     292, // dup3
@@ -67,6 +71,16 @@ fn base() -> Vec<Insn> {
     }
     out.push(Insn(RET, 0, 0, TRACE));
     out
+}
+
+/// What the mapper adds: its switch is notified, everything else is as the base filter says.
+fn mapper() -> Vec<Insn> {
+    vec![
+        Insn(LD, 0, 0, NR),
+        Insn(JEQ, 0, 1, SWITCH),
+        Insn(RET, 0, 0, NOTIFY),
+        Insn(RET, 0, 0, ALLOW), // yields to the base filter's verdict
+    ]
 }
 
 /// Every instruction costs more than a microsecond per thread, so this one is terse: 32-bit calls are refused
@@ -99,18 +113,21 @@ pub(crate) const BASE_PROGRAM: u64 = DATA;
 /// Address of the thread filter's `struct sock_fprog`.
 pub(crate) const THREAD_PROGRAM: u64 = DATA + 16;
 
+/// Address of the mapper's filter.
+pub(crate) const MAPPER_PROGRAM: u64 = DATA + 32;
+
 /// The constant data page.
 pub(crate) fn data() -> Vec<u8> {
-    let (base, thread) = (base(), thread());
+    let programs = [base(), thread(), mapper()];
     let mut page = Vec::new();
-    let mut at = DATA + 32;
-    for program in [&base, &thread] {
+    let mut at = DATA + 48;
+    for program in &programs {
         let len = u64::try_from(program.len()).unwrap_or(0);
         page.extend_from_slice(&len.to_le_bytes());
         page.extend_from_slice(&at.to_le_bytes());
         at += len * 8;
     }
-    for Insn(code, yes, no, k) in base.into_iter().chain(thread) {
+    for Insn(code, yes, no, k) in programs.into_iter().flatten() {
         page.extend_from_slice(&code.to_le_bytes());
         page.extend_from_slice(&[yes, no]);
         page.extend_from_slice(&k.to_le_bytes());

@@ -40,7 +40,7 @@ pub(crate) const CONTROL: u64 = 0x0010_4000;
 /// End of the stub's own pages in the low range.
 pub(crate) const STUB_END: u64 = 0x0010_a000;
 /// Bytes of control pages.
-pub(crate) const CONTROL_SIZE: u64 = 0x2000;
+pub(crate) const CONTROL_SIZE: u64 = 0x3000;
 /// The scratch page.
 pub(crate) const SCRATCH: u64 = 0x0010_8000;
 
@@ -75,6 +75,10 @@ pub(crate) const CHILD_LIST: u64 = SECOND_LIST + LIST_LEN * ENTRY;
 pub(crate) const ENTRY: u64 = 64;
 /// Offset of a `struct msghdr`, its iovec and its control message.
 pub(crate) const MESSAGE: u64 = 0x1d00;
+/// Offset of the mapper's list. One is enough: the mapper is parked whenever the sentry writes it.
+pub(crate) const MAP_LIST: u64 = 0x2000;
+/// Offset of the `struct msghdr` with which files are received, and its iovec.
+pub(crate) const FILES_MESSAGE: u64 = 0x2d00;
 /// Offset of the `stack_t` of a new thread.
 pub(crate) const STACK: u64 = 0x1f00;
 

@@ -3,20 +3,20 @@
 //! Every stub process holds, besides the guest's own mappings:
 //!
 //! * at [`TEXT`] the stub's code (sealed, never writable by anybody), and behind it the seccomp programs;
-//! * at [`CONTROL`] one page that only the sentry can write: the lists of host calls the helper thread runs;
+//! * at [`CONTROL`] pages that only the sentry can write: the lists of host calls that helper and mapper run;
 //! * at [`SCRATCH`] one page for what the host insists on writing (control messages); nothing is read back;
 //! * from [`AREAS`] one area per guest thread: shared page, trampoline stack and alternate signal stack;
 //! * the host's vdso.
 //!
-//! The helper thread uses registers and the control page only: guest threads share its address space and
-//! are hostile. It blocks every signal, so whatever breaks under it ends the process.
+//! The helper thread and the mapper use registers and the control pages only: guest threads share their address
+//! space and are hostile. They block every signal, so whatever breaks under them ends the process.
 
 pub(crate) mod filter;
 pub(crate) mod layout;
 
 use layout::{
-    AREA_CALL, AREA_LOCAL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, SECOND_LIST,
-    SPINS, SWITCH, TASK_END,
+    AREA_CALL, AREA_LOCAL, AREA_SIZE, AREA_STATE, AREAS, CALL, CONTROL, LIST, LOW, LOW_END, MAP_LIST,
+    SECOND_LIST, SPINS, SWITCH, TASK_END,
 };
 
 core::arch::global_asm!(
@@ -65,6 +65,7 @@ helper_loop:
     mov r12d, {second_list}
     cmp rax, 2
     jne helper_gone
+    // r14: 0 the helper, 1 the child of a clone, 2 the mapper.
 list_next:
     mov r13d, [r12 + 4]
     test r13d, r13d
@@ -74,6 +75,8 @@ list_next:
     mov rdi, [r12 + 8]
     cmp r13d, 3
     je thread_enter
+    cmp r13d, 8
+    je mapper_enter
     mov eax, [r12]
     mov rsi, [r12 + 16]
     mov rdx, [r12 + 24]
@@ -112,12 +115,18 @@ list_unmap:
     syscall
     jmp list_advance
 list_report:
-    test r14d, r14d
-    jnz helper_gone
+    cmp r14d, 1
+    je helper_gone
     neg rax
+    mov rdi, rax
+    cmp r14d, 2
+    je mapper_wait
     lea rdx, [rax + 1]
     jmp list_send
 list_done:
+    xor edi, edi
+    cmp r14d, 2
+    je mapper_wait
     mov edx, 1
 list_send:
     mov edi, 2
@@ -133,6 +142,20 @@ helper_gone:
     mov eax, 231
     syscall
     ud2
+
+    // The mapper: reports an errno or zero by a notified call, whose reply says to run its list.
+mapper_enter:
+    mov r14d, 2
+    xor edi, edi
+mapper_wait:
+    mov eax, {switch}
+    syscall
+    .globl systrap_stub_mapper
+systrap_stub_mapper:
+    mov r12d, {map_list}
+    cmp rax, 1
+    je list_next
+    jmp helper_gone
 
     // A fresh guest thread. rdi: its area. The sentry has put a signal frame there.
 thread_enter:
@@ -267,6 +290,7 @@ systrap_stub_end:
     task_end = const TASK_END,
     list = const CONTROL + LIST,
     second_list = const CONTROL + SECOND_LIST,
+    map_list = const CONTROL + MAP_LIST,
     control = const CONTROL,
     area_size = const AREA_SIZE,
     switch = const SWITCH,
@@ -283,6 +307,7 @@ unsafe extern "C" {
     static systrap_stub_start: u8;
     static systrap_stub_end: u8;
     static systrap_stub_template: u8;
+    static systrap_stub_mapper: u8;
     static systrap_stub_handler: u8;
     static systrap_stub_switched: u8;
     static systrap_stub_restorer: u8;
@@ -310,6 +335,10 @@ fn placed(symbol: *const u8) -> u64 {
 /// Entry of the template process.
 pub(crate) fn template_entry() -> u64 {
     placed(&raw const systrap_stub_template)
+}
+/// Address behind the mapper's switching call.
+pub(crate) fn mapper() -> u64 {
+    placed(&raw const systrap_stub_mapper)
 }
 /// The signal handler.
 pub(crate) fn handler() -> u64 {

@@ -35,12 +35,9 @@ use std::sync::{Arc, Weak};
 /// own filter. Threads, locks and the allocator are not counted here.
 pub const HOST_CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_ioctl, "SECCOMP_IOCTL_NOTIF_RECV, _SEND, _SET_FLAGS (0xc0502100, 0xc0182101, 0x40082104)"),
-    (libc::SYS_poll, "whether a listener has lost its thread"),
-    (libc::SYS_sendto, "wakes the helper of a stub"),
-    (libc::SYS_recvfrom, "the helper's report"),
-    (libc::SYS_sendmsg, "hands a donated file to a stub for the length of a mapping"),
-    (libc::SYS_recvmsg, "a new stub's socket, a new guest thread's listener"),
-    (libc::SYS_setsockopt, "SO_PASSCRED: which process speaks on a new stub's socket"),
+    (libc::SYS_ppoll, "whether a listener has lost its thread"),
+    (libc::SYS_sendmsg, "wakes the helper of a stub; hands a donated file over for the length of a mapping"),
+    (libc::SYS_recvmsg, "the helper's report, a new stub's socket, a new guest thread's listener"),
     (libc::SYS_tgkill, "interrupts a guest thread"),
     (libc::SYS_kill, "ends a stub process"),
     (libc::SYS_wait4, "reaps a stub process"),

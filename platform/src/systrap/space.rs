@@ -4,27 +4,29 @@
 //! wiped stub with a parked thread goes back to the pool: fork and execve then need no host clone at all.
 //! Locks: `PatchedText`, then `StubHelper`.
 
-use super::helper::{BATCH, Call, FIRST_FD, Helper, MEMORY_FD, Mode, SHARED_FD, SOCKET_FD};
+use super::helper::{
+    BATCH, CLONE_THREAD, Call, FILES_FD, FIRST_FD, Helper, MEMORY_FD, Mode, SHARED_FD, SOCKET_FD,
+};
 use super::interrupt::Watch;
 use super::site::{Family, Landing, Place, Poke, Sites};
 use super::slots::{Area, Control};
 use super::spin::Lookers;
-use super::sys::{self, Notification};
+use super::sys;
 use super::template::Process;
 use super::thread::Thread;
 use super::{Inner, user_range};
 use crate::memory::MemoryFile;
 use crate::registers::ThreadState;
 use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot, TextSource};
-use crate::stub::filter::THREAD_PROGRAM;
+use crate::stub::filter::{FILTER_FLAGS, THREAD_PROGRAM};
 use crate::stub::layout::{
-    AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL, CONTROL_SIZE, ENTRIES, ENTRIES_SIZE, LOW, LOW_END,
-    SCRATCH, STACK, STUB_END, SWITCH, TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
+    AREA_SIZE, AREA_STACK, CONTROL, ENTRIES, ENTRIES_SIZE, LOW, LOW_END, SCRATCH, STACK, STUB_END, SWITCH,
+    TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
 };
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
 use std::cell::Cell;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -35,14 +37,8 @@ const MAP_ANONYMOUS: u64 = 0x20;
 const MADV_POPULATE_READ: u64 = 22;
 const MAP_NORESERVE: u64 = 0x4000;
 
-/// CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM.
-const CLONE_THREAD: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
-const CLONE_PARENT: u64 = 0x8000;
-/// SECCOMP_FILTER_FLAG_NEW_LISTENER and WAIT_KILLABLE_RECV.
-const FILTER_FLAGS: u64 = 8 | 32;
-
 /// Parked threads that a stub keeps for re-use.
-const IDLE_THREADS: usize = 2;
+const IDLE_THREADS: usize = 3;
 /// A stub with more areas is not worth keeping.
 const POOLED_AREAS: usize = 8;
 /// Wiped stubs that are kept.
@@ -55,22 +51,6 @@ pub(super) struct Idle {
     pub(super) listener: OwnedFd,
     pub(super) notification: u64,
     pub(super) thread: i32,
-}
-
-/// The next notification; `Err` when the thread is gone.
-pub(super) fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
-    loop {
-        if !sys::receive_sees_death() && !sys::wait_listener(listener) {
-            return Err(crate::DEAD);
-        }
-        match sys::receive(listener) {
-            Err(Errno::EINTR) => {}
-            // Withdrawn by a signal to the stub thread, or that thread has ended.
-            Err(Errno::ENOENT) if !sys::is_dead(listener) => {}
-            Err(_) => return Err(crate::DEAD),
-            Ok(notification) => return Ok(notification),
-        }
-    }
 }
 
 /// Areas mapped in this stub. They stay mapped (and ours) until the stub is gone.
@@ -96,32 +76,7 @@ impl Stub {
     /// Clones the process of `from`: the template, or another stub whose mappings come along.
     fn clone_from(inner: &Inner, from: &Helper) -> SysResult<Stub> {
         let control = Control::take(&inner.slots)?;
-        let (sentry_end, stub_end) = (FIRST_FD, FIRST_FD + 1);
-        from.child(&[
-            Call::close(sentry_end),
-            Call::new(libc::SYS_dup3, [stub_end, SOCKET_FD, 0, 0, 0, 0]),
-            Call::close(stub_end),
-            Call::new(libc::SYS_munmap, [AREAS, AREA_SIZE * AREA_COUNT, 0, 0, 0, 0]),
-            // The list goes on in the new page, which says Quiet.
-            Call::new(
-                libc::SYS_mmap,
-                [CONTROL, CONTROL_SIZE, 1, MAP_SHARED | MAP_FIXED, SHARED_FD, control.offset()],
-            ),
-        ]);
-        let message = from.message_with(sentry_end);
-        let report = from.run_reporting(&[
-            Call::new(libc::SYS_socketpair, [1, 5, 0, Helper::scratch_word(), 0, 0]),
-            Call { mode: Mode::Clone, ..Call::new(libc::SYS_clone, [CLONE_PARENT, 0, 0, 0, 0, 0]) },
-            Call::new(libc::SYS_sendmsg, [SOCKET_FD, message, 0x4000, 0, 0, 0]),
-            Call::close(sentry_end),
-            Call::close(stub_end),
-        ]);
-        if report.is_err() {
-            from.close_strays();
-        }
-        let socket = report?.fd.ok_or(Errno::EAGAIN)?;
-        let helper = Helper::new(socket, control);
-        let process = Process::new(helper.identify()?);
+        let (process, helper) = from.clone_process(control, Process::new)?;
         Ok(Stub { process, helper: Ranked::new(helper), areas: Ranked::new(Areas::default()) })
     }
 
@@ -130,7 +85,7 @@ impl Stub {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
         let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
         let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
-        self.helper.lock().run(&calls, &[])
+        self.helper.lock().map(&calls, &[])
     }
 
     /// Whether a wiped stub can serve another guest; forgets what its threads' areas hold.
@@ -169,7 +124,7 @@ impl Space {
         };
         let sites = HEIR.take().unwrap_or_default();
         if let Some(family) = &sites.family {
-            stub.helper.lock().run(&map_family(family), &[])?;
+            stub.helper.lock().map(&map_family(family), &[])?;
         }
         Ok(Space::of(inner, stub, sites))
     }
@@ -262,7 +217,7 @@ impl Space {
                     mode: Mode::Ignore,
                     ..Call::new(libc::SYS_membarrier, [1 << 6, 0, 0, 0, 0, 0])
                 });
-                stub.helper.lock().run(&calls, &[])?;
+                stub.helper.lock().map(&calls, &[])?;
                 sites.family = Some(Arc::clone(&family));
                 family
             }
@@ -322,7 +277,7 @@ impl Space {
             Call { mode: Mode::Enter, ..Call::new(0, [area.address(), 0, 0, 0, 0, 0]) },
         ]);
         stub.areas.lock().living += 1;
-        let message = helper.message_with(FIRST_FD);
+        let message = helper.message_with(FIRST_FD, None);
         calls.extend([
             Call { mode: Mode::Clone, ..Call::new(libc::SYS_clone, [CLONE_THREAD, stack, 0, 0, 0, 0]) },
             Call { mode: Mode::Retry, ..Call::new(libc::SYS_sendmsg, [SOCKET_FD, message, 0x4000, 0, 0, 0]) },
@@ -332,10 +287,10 @@ impl Space {
         if report.is_err() {
             helper.close_strays();
         }
-        let listener = report?.fd.ok_or(Errno::EAGAIN)?;
+        let listener = report?.fds.pop().ok_or(Errno::EAGAIN)?;
         sys::wake_synchronously(listener.as_fd(), true);
         // Until its first switch the thread reads the control page: the helper is ours until then.
-        let first = receive(listener.as_fd())?;
+        let first = sys::next(listener.as_fd())?;
         drop(helper);
         if first.number != SWITCH || first.ip != crate::stub::switched() {
             stub.process.kill();
@@ -349,7 +304,7 @@ impl Space {
             check(op)?;
         }
         let stub = self.stub()?;
-        let helper = stub.helper.lock();
+        let mut helper = stub.helper.lock();
         let files = ops.iter().any(|op| matches!(op, AsOp::Map { backing: Backing::Host { .. }, .. }));
         let more = files || ops.iter().any(|op| populate(op).is_some());
         // A donated file costs an entry to close it, and one to receive it; prefaulting costs one.
@@ -362,12 +317,12 @@ impl Space {
             }
             if !fds.is_empty() {
                 let message = helper.message_for_files();
-                let receive = Call::new(libc::SYS_recvmsg, [SOCKET_FD, message, 0, 0, 0, 0]);
+                let receive = Call::new(libc::SYS_recvmsg, [FILES_FD, message, 0, 0, 0, 0]);
                 calls.insert(0, Call { mode: Mode::Ignore, ..receive });
                 calls.extend((0..fds.len() as u64).map(|i| Call::close(FIRST_FD + i)));
             }
-            let result = helper.run(&calls, &fds);
-            if !fds.is_empty() && result.is_err() {
+            let result = helper.map(&calls, &fds);
+            if result == Err(crate::DEAD) || (!fds.is_empty() && result.is_err()) {
                 // The descriptor table is not what we think it is any more.
                 stub.process.kill();
             }
@@ -403,7 +358,7 @@ impl Poke for Poker<'_> {
             mode: Mode::Ignore,
             ..Call::new(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0])
         };
-        let _ = self.1.helper.lock().run(&[call(1 << 6), call(1 << 5)], &[]);
+        let _ = self.1.helper.lock().map(&[call(1 << 6), call(1 << 5)], &[]);
     }
 }
 

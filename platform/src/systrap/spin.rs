@@ -6,8 +6,8 @@
 //! the number of lookers is bounded below the number of CPUs, and nobody looks for longer than a window.
 
 use super::sys;
+use lock::Seat;
 use rustix::thread::CpuSet;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Calls in quick succession that make a try worthwhile.
@@ -26,9 +26,8 @@ const PATIENT: Duration = Duration::from_micros(8);
 const WORTH: u32 = 64;
 const RAREST: u32 = 8;
 
-/// How many threads of this platform look at the moment.
+/// What threads of this platform that look share.
 pub(super) struct Lookers {
-    now: AtomicU32,
     most: u32,
     /// Where the threads of this process may run.
     cpus: Option<CpuSet>,
@@ -46,20 +45,16 @@ impl Lookers {
         let set = rustix::thread::sched_getaffinity(None).ok();
         let cpus = set.as_ref().map_or(1, CpuSet::count);
         let able = std::is_x86_feature_detected!("bmi2") && has_rdpid();
+        lock::allow_looking(cpus / 2);
         let most = if able { cpus / 2 } else { 0 };
-        Lookers { now: AtomicU32::new(0), most, cpus: set }
+        Lookers { most, cpus: set }
     }
     /// Whether trampolines can run here, and looking can ever pay.
     pub(super) fn is_useful(&self) -> bool {
         self.most > 0
     }
-    fn join(&self) -> bool {
-        self.now
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.most).then_some(n + 1))
-            .is_ok()
-    }
-    fn part(&self) {
-        self.now.fetch_sub(1, Ordering::Relaxed);
+    fn join(&self) -> Option<Seat> {
+        self.is_useful().then(Seat::take).flatten()
     }
     /// Leaves the CPU that the guest thread is about to be woken on (the one it slept on: this one) for
     /// another. The scheduler would do so only after milliseconds.
@@ -103,12 +98,12 @@ pub(super) struct Policy {
 }
 
 /// How to wait for the guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) enum Wait {
     /// In the listener.
     Asleep,
     /// Looking for so long at first.
-    Looking(Duration),
+    Looking(Duration, Seat),
 }
 
 impl Policy {
@@ -145,7 +140,7 @@ impl Policy {
         self.wait = self.wait.saturating_sub(1);
     }
 
-    /// How to wait after the reply that is about to go out. `Looking` must be paired with [`Policy::done`].
+    /// How to wait after the reply that is about to go out.
     pub(super) fn choose(&mut self, lookers: &Lookers) -> Wait {
         self.resumed = Instant::now();
         let patient = self.resumed.duration_since(self.arrived) < PATIENT;
@@ -154,22 +149,19 @@ impl Policy {
                 // Looking here would only keep the guest from running.
                 return Wait::Asleep;
             }
-            return if patient && lookers.join() { Wait::Looking(WINDOW) } else { Wait::Asleep };
+            let seat = if patient { lookers.join() } else { None };
+            return seat.map_or(Wait::Asleep, |seat| Wait::Looking(WINDOW, seat));
         }
-        if self.streak < STREAK || self.wait > 0 || !lookers.is_useful() || !lookers.join() {
+        if self.streak < STREAK || self.wait > 0 {
             return Wait::Asleep;
         }
+        let Some(seat) = lookers.join() else { return Wait::Asleep };
         self.hot = true;
         self.gained = 0;
         if !self.apart {
             lookers.leave_cpu();
         }
-        Wait::Looking(FIRST)
-    }
-
-    /// A look is over.
-    pub(super) fn done(&self, lookers: &Lookers) {
-        lookers.part();
+        Wait::Looking(FIRST, seat)
     }
 
     /// Nothing came, or it came from our own CPU: back to sleeping.

@@ -1,6 +1,9 @@
 //! UNSAFE: the host calls of this backend that no library offers.
 
 use abi::{Errno, SysResult};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
+use smallvec::SmallVec;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -59,6 +62,22 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> SysResult<Notification> {
     }
 }
 
+/// The next notification; `DEAD` when the thread is gone.
+pub(super) fn next(listener: BorrowedFd<'_>) -> SysResult<Notification> {
+    loop {
+        if !receive_sees_death() && !wait_listener(listener) {
+            return Err(crate::DEAD);
+        }
+        match receive(listener) {
+            Err(Errno::EINTR) => {}
+            // Withdrawn by a signal to the stub thread, or that thread has ended.
+            Err(Errno::ENOENT) if !is_dead(listener) => {}
+            Err(_) => return Err(crate::DEAD),
+            Ok(notification) => return Ok(notification),
+        }
+    }
+}
+
 /// Lets the notified call return `value`.
 pub(super) fn reply(listener: BorrowedFd<'_>, id: u64, value: u64) -> SysResult<()> {
     let response = Response { id, value, error: 0, flags: 0 };
@@ -81,25 +100,22 @@ pub(super) fn receive_sees_death() -> bool {
     })
 }
 
-fn poll_listener(listener: BorrowedFd<'_>, timeout_ms: i32) -> i16 {
-    loop {
-        let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd.
-        let n = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
-        if n >= 0 || last() != Errno::EINTR {
-            return poll.revents;
-        }
-    }
+/// Whether the listener lost its last thread; looks or waits for something to tell.
+fn poll_dead(listener: BorrowedFd<'_>, timeout: Option<&Timespec>) -> bool {
+    let mut fds = [PollFd::new(&listener, PollFlags::IN)];
+    while matches!(rustix::event::poll(&mut fds, timeout), Err(rustix::io::Errno::INTR)) {}
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    fds.iter().any(|fd| fd.revents().intersects(gone))
 }
 
 /// Whether the listener lost its last thread.
-pub(super) fn is_dead(listener: BorrowedFd<'_>) -> bool {
-    poll_listener(listener, 0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+fn is_dead(listener: BorrowedFd<'_>) -> bool {
+    poll_dead(listener, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
 }
 
 /// Waits until the listener has a notification (`true`) or lost its last thread (`false`).
-pub(super) fn wait_listener(listener: BorrowedFd<'_>) -> bool {
-    poll_listener(listener, -1) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) == 0
+fn wait_listener(listener: BorrowedFd<'_>) -> bool {
+    !poll_dead(listener, None)
 }
 
 /// Sends a signal to one thread of a stub.
@@ -131,13 +147,6 @@ pub(super) fn want_credentials(socket: BorrowedFd<'_>) -> SysResult<()> {
 /// Sends a message, with descriptors if there are any.
 pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[i32]) -> SysResult<()> {
     let payload = bytes;
-    if fds.is_empty() {
-        // SAFETY: a readable slice.
-        let n = unsafe {
-            libc::send(socket.as_raw_fd(), payload.as_ptr().cast(), payload.len(), libc::MSG_NOSIGNAL)
-        };
-        return if n < 0 { Err(last()) } else { Ok(()) };
-    }
     let bytes = u32::try_from(size_of_val(fds)).map_err(|_| Errno::EINVAL)?;
     let mut control = [0_u64; 160];
     // SAFETY: CMSG_SPACE is arithmetic.
@@ -150,15 +159,23 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[i32]) -> SysResu
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = &raw mut iov;
     header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = space;
+    if !fds.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = space;
+    }
     // SAFETY: the control buffer is aligned and long enough for the header and the descriptors.
     let n = unsafe {
-        let message = libc::CMSG_FIRSTHDR(&raw const header);
-        (*message).cmsg_level = libc::SOL_SOCKET;
-        (*message).cmsg_type = libc::SCM_RIGHTS;
-        (*message).cmsg_len = libc::CMSG_LEN(bytes) as usize;
-        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(message), size_of_val(fds));
+        if !fds.is_empty() {
+            let message = libc::CMSG_FIRSTHDR(&raw const header);
+            (*message).cmsg_level = libc::SOL_SOCKET;
+            (*message).cmsg_type = libc::SCM_RIGHTS;
+            (*message).cmsg_len = libc::CMSG_LEN(bytes) as usize;
+            std::ptr::copy_nonoverlapping(
+                fds.as_ptr().cast::<u8>(),
+                libc::CMSG_DATA(message),
+                size_of_val(fds),
+            );
+        }
         libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL)
     };
     if n < 0 { Err(last()) } else { Ok(()) }
@@ -169,24 +186,15 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[i32]) -> SysResu
 pub(super) struct Report {
     /// Length of the message: 1 plus an errno.
     pub(super) length: usize,
-    /// A descriptor that came along.
-    pub(super) fd: Option<OwnedFd>,
+    /// Descriptors that came along.
+    pub(super) fds: SmallVec<[OwnedFd; 2]>,
     /// The sender, when credentials were asked for.
     pub(super) pid: Option<i32>,
 }
 
 /// Waits for a report of which nothing but the length matters.
 pub(super) fn receive_length(socket: BorrowedFd<'_>) -> SysResult<usize> {
-    loop {
-        let mut byte = 0_u8;
-        // SAFETY: one writable byte; MSG_TRUNC reports the length all the same.
-        let n = unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_TRUNC) };
-        match usize::try_from(n) {
-            Ok(n) => return Ok(n),
-            Err(_) if last() == Errno::EINTR => {}
-            Err(_) => return Err(last()),
-        }
-    }
+    receive_report(socket).map(|report| report.length)
 }
 
 /// Waits for a report with everything that came along.
@@ -211,7 +219,7 @@ pub(super) fn receive_report(socket: BorrowedFd<'_>) -> SysResult<Report> {
             }
             return Err(last());
         };
-        let mut report = Report { length, fd: None, pid: None };
+        let mut report = Report { length, ..Report::default() };
         // SAFETY: the kernel filled the control buffer; the macros stay inside msg_controllen.
         unsafe {
             let mut message = libc::CMSG_FIRSTHDR(&raw const header);
@@ -222,7 +230,7 @@ pub(super) fn receive_report(socket: BorrowedFd<'_>) -> SysResult<Report> {
                     (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                         for i in 0..len / 4 {
                             let raw = data.cast::<i32>().add(i).read_unaligned();
-                            report.fd = Some(OwnedFd::from_raw_fd(raw));
+                            report.fds.push(OwnedFd::from_raw_fd(raw));
                         }
                     }
                     (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {

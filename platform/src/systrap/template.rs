@@ -155,7 +155,7 @@ impl Template {
         drop((theirs, original));
         let helper = Helper::new(ours, control);
         // The child that failed on its way closes the socket by dying.
-        let process = Process::new(helper.identify()?);
+        let process = Process::new(helper.ask_identity()?);
         let range = |from: u64, to: u64| AddrRange::new(from - vdso.start + target, to - vdso.start + target);
         let (vvar, code) = if vdso.end == 0 {
             (None, None)

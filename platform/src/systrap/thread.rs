@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::interrupt::Interrupts;
 use super::site::{self, Landing, Place};
 use super::slots::Area;
-use super::space::{Idle, Space, receive};
+use super::space::{Idle, Space};
 use super::spin::{Policy, Wait};
 use super::sys::{self, Notification};
 use super::template::INTERRUPT;
@@ -146,7 +146,7 @@ impl Thread {
     }
 
     fn receive(&self) -> SysResult<Notification> {
-        receive(self.listener()?)
+        sys::next(self.listener()?)
     }
 
     fn listener(&self) -> SysResult<BorrowedFd<'_>> {
@@ -283,8 +283,8 @@ impl Thread {
     }
 
     /// Lets the parked thread go on; `false` when it is gone.
-    fn resume(&mut self, wait: Wait) -> bool {
-        let state = if wait == Wait::Asleep { layout::RUN_ASLEEP } else { layout::RUN };
+    fn resume(&mut self, wait: &Wait) -> bool {
+        let state = if matches!(wait, Wait::Asleep) { layout::RUN_ASLEEP } else { layout::RUN };
         let (id, value) = match self.parked {
             Parked::Dead => return false,
             Parked::Call { id } => {
@@ -323,23 +323,15 @@ impl Thread {
         if self.policy.is_hot() && !was_hot {
             sys::wake_synchronously(self.listener()?, false);
         }
-        if !self.resume(wait) {
-            if wait != Wait::Asleep {
-                self.policy.done(self.space.lookers());
-            }
+        if !self.resume(&wait) {
             return Err(crate::DEAD);
         }
-        if let Wait::Looking(window) = wait {
-            let posted = self.look(window);
-            self.policy.done(self.space.lookers());
-            if posted {
-                return Ok(Arrival::Posted);
-            }
+        if let Wait::Looking(window, _seat) = wait
+            && self.look(window)
+        {
+            return Ok(Arrival::Posted);
         }
-        if self.policy.is_hot() {
-            self.policy.cool(self.space.lookers());
-            sys::wake_synchronously(self.listener()?, true);
-        }
+        self.calm();
         loop {
             let notification = self.receive()?;
             let late = notification.number == layout::SWITCH
@@ -471,15 +463,26 @@ impl Thread {
             return;
         }
         // A sane thread says nothing more; whoever does is not, and keeps its area until the process ends.
-        if receive(idle.listener.as_fd()).is_err() {
+        if sys::next(idle.listener.as_fd()).is_err() {
             space.return_area(&idle.area);
         } else {
             space.kill();
         }
     }
 
+    /// Back to sleeping between calls; the host thread and the listener may serve others next.
+    fn calm(&mut self) {
+        if self.policy.is_hot() {
+            self.policy.cool(self.space.lookers());
+            if let Ok(listener) = self.listener() {
+                sys::wake_synchronously(listener, true);
+            }
+        }
+    }
+
     /// Parks the stub thread and forgets it; `None` when it is gone already.
     fn retire(&mut self) -> Option<(u64, i32)> {
+        self.calm();
         self.fetch_frame()?;
         let Parked::Frame { id, .. } = self.parked else { return None };
         self.parked = Parked::Dead;

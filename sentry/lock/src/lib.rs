@@ -7,8 +7,10 @@
 pub mod order;
 mod park;
 mod ranked;
+mod seat;
 mod wait;
 
 pub use park::{BlockError, Deadline, Parker};
 pub use ranked::{Ranked, RankedGuard, RankedReadGuard, RankedRw, RankedWriteGuard};
+pub use seat::{Seat, allow as allow_looking};
 pub use wait::{WaitEntry, WaitQueue, WakeTarget};

@@ -1,5 +1,9 @@
 //! One task thread's place to sleep.
+//!
+//! Threads that hand work to each other wake each other within microseconds: before it sleeps, a thread looks for
+//! its token for a moment, as long as that pays.
 
+use crate::seat::Seat;
 use abi::Errno;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,17 +24,65 @@ const IDLE: u32 = 0;
 const NOTIFIED: u32 = 1;
 const SLEEPING: u32 = 2;
 
+/// How long to look for the token.
+const WINDOW: Duration = Duration::from_micros(20);
+/// After so many failures in a row, only every 2 to the power of this sleep begins with a look.
+const RAREST: u32 = 8;
+/// Successes that a failure undoes.
+const WORTH: u32 = 2;
+
 /// A binary semaphore on a futex word: `unpark` before `park` is not lost.
 #[derive(Debug, Default)]
 pub struct Parker {
     word: AtomicU32,
+    /// What looking has brought; only the owner thread uses it.
+    looks: Looks,
+}
+
+#[derive(Debug, Default)]
+struct Looks {
+    /// Sleeps that begin without a look.
+    wait: AtomicU32,
+    failures: AtomicU32,
+}
+
+impl Looks {
+    const fn new() -> Looks {
+        Looks { wait: AtomicU32::new(0), failures: AtomicU32::new(0) }
+    }
+    fn may(&self) -> Option<Seat> {
+        let wait = self.wait.load(Ordering::Relaxed);
+        if wait > 0 {
+            self.wait.store(wait - 1, Ordering::Relaxed);
+            return None;
+        }
+        Seat::take()
+    }
+    fn learn(&self, found: Found) {
+        let failures = self.failures.load(Ordering::Relaxed);
+        let failures = match found {
+            Found::Yes => failures.saturating_sub(1),
+            Found::No => (failures + WORTH).min(RAREST),
+        };
+        self.failures.store(failures, Ordering::Relaxed);
+        if found == Found::No {
+            self.wait.store(1 << failures, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a look came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    Yes,
+    No,
 }
 
 impl Parker {
     /// A parker without a pending token.
     #[must_use]
     pub const fn new() -> Parker {
-        Parker { word: AtomicU32::new(IDLE) }
+        Parker { word: AtomicU32::new(IDLE), looks: Looks::new() }
     }
 
     /// Leaves a token; wakes the sleeper if there is one.
@@ -46,8 +98,28 @@ impl Parker {
         self.word.compare_exchange(NOTIFIED, IDLE, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
+    /// Looks for a token for a moment, if that is worth it.
+    fn look(&self) -> bool {
+        let Some(_seat) = self.looks.may() else { return false };
+        let start = Instant::now();
+        while start.elapsed() < WINDOW {
+            for _ in 0..32 {
+                if self.word.load(Ordering::Relaxed) == NOTIFIED && self.take() {
+                    self.looks.learn(Found::Yes);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.looks.learn(Found::No);
+        false
+    }
+
     /// Sleeps until a token arrives (taken) or the deadline passes. Only the owner thread calls it.
     pub fn park(&self, deadline: Deadline) -> Result<(), BlockError> {
+        if self.take() || self.look() {
+            return Ok(());
+        }
         loop {
             if self.take() {
                 return Ok(());

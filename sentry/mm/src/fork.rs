@@ -1,7 +1,8 @@
 //! fork(2): a copy of an address space, copy-on-write by the kernel.
 //!
 //! Runs of writable private pages are write-protected in the stub at once, their frames get a second owner; whoever
-//! writes first copies, whoever is left alone takes over.
+//! writes first copies, whoever is left alone takes over. A few pages that both sides are about to write to (the
+//! stack's end, thread-local storage, small data segments) are copied for the child now: two faults each are saved.
 
 use crate::frames::{FrameRange, Frames};
 use crate::layout::Layout;
@@ -9,21 +10,26 @@ use crate::manager::MemoryManager;
 use crate::mappable::Invalidate;
 use crate::segs::{Home, Pages, Seg};
 use crate::vma::{Mapped, Vma, VmaFlags};
-use abi::{AddrRange, Errno, SysResult};
+use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use platform::{AsOp, OpBatch, Prot};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 impl MemoryManager {
-    /// A copy of this address space for a child process.
-    pub fn fork(&self) -> SysResult<Arc<MemoryManager>> {
+    /// A copy of this address space for a child process. `hot` are addresses around which the caller and its
+    /// child will write at once.
+    pub fn fork(&self, hot: &[u64]) -> SysResult<Arc<MemoryManager>> {
         // The parent's areas and pages stand still meanwhile. The child is known to nobody, so its locks are
         // taken second although they have the same rank.
         let parent = self.layout.write();
         let mut parent_pages = self.pages.write();
 
-        let protect = writable_runs(parent_pages.iter());
+        let eager = eager_ranges(&parent_pages, hot);
+        let mut protect = writable_runs(parent_pages.iter());
+        for range in &eager {
+            protect = protect.into_iter().flat_map(|(run, prot)| around(run, *range, prot)).collect();
+        }
         for (range, prot) in &protect {
             parent_pages.protect(*range, |seg| match seg.home {
                 Home::Frames(_) => *prot,
@@ -44,18 +50,17 @@ impl MemoryManager {
             let mut layout = Layout::new(parent.user, &parent.reserved);
             layout.brk = parent.brk;
             let (uses, pages) = (HashMap::new(), Pages::default());
-            let mut heir = Heir { weak, cloned, uses, ops: &mut ops, layout, pages };
+            let (shared, copies, eager) = (Vec::new(), Vec::new(), &eager);
+            let mut heir = Heir { weak, cloned, uses, ops: &mut ops, layout, pages, eager, shared, copies };
             for vma in parent.iter() {
                 if let Err(error) = heir.take(&self.frames, vma, &parent_pages) {
                     self.frames.uncommit(heir.layout.totals.committed);
+                    self.frames.release_all(&heir.copies);
                     return Err(error);
                 }
             }
-            let Heir { mut layout, pages, .. } = heir;
-            self.frames.share_all(pages.iter().filter_map(|seg| match seg.home {
-                Home::Frames(offset) => Some(FrameRange { offset, len: seg.range.len() }),
-                _ => None,
-            }));
+            let Heir { mut layout, pages, shared, .. } = heir;
+            self.frames.share_all(shared.into_iter());
             layout.set_mmap_top(parent.mmap_top);
             Ok((layout, pages))
         })?;
@@ -81,6 +86,12 @@ struct Heir<'a> {
     ops: &'a mut SmallVec<[AsOp; 2]>,
     layout: Layout,
     pages: Pages,
+    /// What is copied now.
+    eager: &'a [AddrRange],
+    /// Frames that get the child as one more owner.
+    shared: Vec<FrameRange>,
+    /// Frames of its own.
+    copies: Vec<FrameRange>,
 }
 
 impl Heir<'_> {
@@ -106,11 +117,42 @@ impl Heir<'_> {
                     if !cloned {
                         self.ops.push(seg.map_op(false));
                     }
-                    self.pages.insert(seg);
+                    self.inherit_pages(frames, seg)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn inherit_pages(&mut self, frames: &Frames, seg: Seg) -> SysResult<()> {
+        let Home::Frames(_) = seg.home else {
+            self.pages.insert(seg);
+            return Ok(());
+        };
+        let mut at = seg.range.start();
+        let eager = self.eager;
+        for range in eager.iter().filter_map(|range| range.intersect(seg.range)) {
+            self.share(&seg, AddrRange::new(at, range.start()));
+            let part = seg.part(range);
+            let copy = frames.alloc(range.len())?;
+            self.copies.push(copy);
+            frames.memory().copy(part.home.frame().unwrap_or_default(), copy.offset, copy.len)?;
+            let part = Seg { home: Home::Frames(copy.offset), ..part };
+            self.ops.push(part.map_op(true));
+            self.pages.insert(part);
+            at = range.end();
+        }
+        self.share(&seg, AddrRange::new(at, seg.range.end()));
+        Ok(())
+    }
+
+    fn share(&mut self, seg: &Seg, range: Option<AddrRange>) {
+        let Some(range) = range.filter(|range| !range.is_empty()) else { return };
+        let part = seg.part(range);
+        if let Home::Frames(offset) = part.home {
+            self.shared.push(FrameRange { offset, len: range.len() });
+        }
+        self.pages.insert(part);
     }
 }
 
@@ -135,6 +177,55 @@ fn inherit(
         file.mapped = mapped;
     }
     Ok(copy)
+}
+
+/// Pages that are copied at once.
+const EAGER_PAGES: usize = 32;
+/// Writable segments up to this size are, the data segments of libraries for instance.
+const EAGER_SEGMENT: u64 = 4 * PAGE_SIZE;
+/// How far below a hot address, and above its page.
+const BELOW: u64 = 2 * PAGE_SIZE;
+
+/// Ranges of private pages, writable in the parent, that the child gets copies of.
+fn eager_ranges(pages: &Pages, hot: &[u64]) -> Vec<AddrRange> {
+    let mut found: Vec<u64> = Vec::new();
+    let mut add = |range: AddrRange| {
+        let mut at = range.start();
+        while at < range.end() && found.len() < EAGER_PAGES {
+            if !found.contains(&at) {
+                found.push(at);
+            }
+            at += PAGE_SIZE;
+        }
+    };
+    let fits = |seg: &&Seg| seg.prot.contains(Prot::WRITE) && matches!(seg.home, Home::Frames(_));
+    for addr in hot {
+        let page = addr - addr % PAGE_SIZE;
+        let near = AddrRange::new(page.saturating_sub(BELOW), page.saturating_add(PAGE_SIZE));
+        let Some(near) = near else { continue };
+        pages.overlapping(near).filter(fits).filter_map(|seg| seg.range.intersect(near)).for_each(&mut add);
+    }
+    let small = |seg: &&Seg| seg.range.len() <= EAGER_SEGMENT;
+    pages.iter().filter(fits).filter(small).for_each(|seg| add(seg.range));
+    found.sort_unstable();
+    let mut ranges: Vec<AddrRange> = Vec::new();
+    for page in found {
+        let end = page + PAGE_SIZE;
+        match ranges.last_mut() {
+            Some(last) if last.end() == page => *last = AddrRange::new(last.start(), end).unwrap_or(*last),
+            _ => ranges.extend(AddrRange::new(page, end)),
+        }
+    }
+    ranges
+}
+
+/// What is left of `run` without `hole`.
+fn around(run: AddrRange, hole: AddrRange, prot: Prot) -> SmallVec<[(AddrRange, Prot); 2]> {
+    let pieces = [
+        AddrRange::new(run.start(), run.end().min(hole.start())),
+        AddrRange::new(run.start().max(hole.end()), run.end()),
+    ];
+    pieces.into_iter().flatten().filter(|piece| !piece.is_empty()).map(|piece| (piece, prot)).collect()
 }
 
 /// Runs of pages with writable private ones among them, and the protection they get. A run has no holes:

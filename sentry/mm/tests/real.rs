@@ -137,7 +137,7 @@ fn everything(platform: &Arc<dyn Platform>) {
     let far = anon(&guest, 1);
     guest.mm.mprotect(UserAddr::new(at + 3 * 4096), 4096, Prot::empty()).unwrap();
     guest.mm.munmap(UserAddr::new(at + 5 * 4096), 4096).unwrap();
-    let mut child = Guest::new(guest.mm.fork().unwrap());
+    let mut child = Guest::new(guest.mm.fork(&[]).unwrap());
     child.store(at + 4096, 70).unwrap();
     assert_eq!((guest.load(at + 4096), child.load(at + 4096)), (Ok(7), Ok(70)));
     guest.store(at + 8192, 90).unwrap();
@@ -146,7 +146,7 @@ fn everything(platform: &Arc<dyn Platform>) {
     assert_eq!((guest.load(far), child.load(far)), (Ok(0), Ok(5)));
     assert_eq!(child.load(at + 5 * 4096).unwrap_err().code, 1);
     assert!(child.faults < 10 && guest.faults < 20, "{} {}", child.faults, guest.faults);
-    let mut grandchild = Guest::new(child.mm.fork().unwrap());
+    let mut grandchild = Guest::new(child.mm.fork(&[]).unwrap());
     drop(child);
     assert_eq!(grandchild.load(at + 4096), Ok(70));
     grandchild.store(at + 4096, 700).unwrap();
@@ -269,8 +269,8 @@ fn costs() {
             all - again
         );
     }
-    time("fork", 50, || drop(mm.fork().unwrap()));
-    let child = mm.fork().unwrap();
+    time("fork", 50, || drop(mm.fork(&[]).unwrap()));
+    let child = mm.fork(&[]).unwrap();
     let mut next = at;
     time("write fault on a shared page", 1, || {
         next += 4 * 4096;

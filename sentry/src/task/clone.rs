@@ -181,11 +181,14 @@ fn copy_owned(
     pid: Arc<Pid>,
 ) -> SysResult<TaskOwned> {
     let flags = request.flags;
+    let registers = cx.context.registers();
+    let stack = if request.stack == 0 { registers.rsp } else { request.stack };
+    let hot = [stack, registers.fs_base];
     let parent = &*cx.owned;
     let mm = if flags.contains(CloneFlags::VM) {
         Arc::clone(&parent.mm)
     } else {
-        let mm = parent.mm.fork()?;
+        let mm = parent.mm.fork(&hot)?;
         mm.set_single_threaded(true);
         mm
     };

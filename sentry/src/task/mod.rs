@@ -9,6 +9,7 @@ pub mod clone;
 mod context;
 pub mod exec;
 pub mod fs_context;
+mod hosts;
 pub mod memory;
 mod owned;
 pub mod run;
@@ -17,6 +18,7 @@ mod times;
 
 pub use context::Cx;
 pub use fs_context::FsContext;
+pub use hosts::HostThreads;
 pub use owned::{OwnedSignal, Personal, Registered, StartEvent, TaskOwned};
 pub use run::current;
 pub use shared::{Published, PublishedMarks, RunMode, TaskShared, Work};

@@ -3,7 +3,7 @@
 //! One host thread per guest thread. Whatever wants a task's attention sets [`Work`] and kicks it; the
 //! loop attends to it before it enters the guest again, so every blocking point only has to give up.
 
-use super::{Cx, RunMode, TaskOwned, TaskShared, Work};
+use super::{Cx, HostThreads, RunMode, TaskOwned, TaskShared, Work};
 use crate::process::{WaitStatus, exit, freezer};
 use crate::signal::deliver::{self, Delivered};
 use crate::signal::frame::FaultDetail;
@@ -11,13 +11,10 @@ use crate::signal::send;
 use crate::syscalls::dispatch::{self, Outcome};
 use abi::siginfo::{SigInfo, code};
 use abi::signal::Signal;
-use abi::{Errno, Restart, SysResult};
+use abi::{Restart, SysResult};
 use platform::{Access, Context, Exit};
 use std::cell::RefCell;
 use std::sync::Arc;
-
-/// Stack of a task's host thread: it is touched only as far as it is used.
-const STACK_SIZE: usize = 512 << 10;
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<TaskShared>>> = const { RefCell::new(None) };
@@ -31,9 +28,12 @@ pub fn current() -> Option<Arc<TaskShared>> {
 
 /// Gives a task its host thread. `EAGAIN` when the host refuses one.
 pub fn start(shared: Arc<TaskShared>, owned: TaskOwned, context: Box<dyn Context>) -> SysResult<()> {
-    let body = move || run(&shared, owned, context);
-    let thread = std::thread::Builder::new().name("task".into()).stack_size(STACK_SIZE).spawn(body);
-    thread.map(drop).map_err(|_| Errno::EAGAIN)
+    let kernel = Arc::clone(&shared.kernel);
+    let job = Box::new(move || run(&shared, owned, context));
+    if kernel.platform.binds_host_threads() {
+        return HostThreads::run_apart(job);
+    }
+    kernel.host_threads.run(job)
 }
 
 /// What the loop does next.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 pub struct TaskTimes {
     /// Host thread id while it runs; 0 before and after.
     host: AtomicI32,
+    /// What that thread had used before: it may have served others.
+    before_ns: AtomicU64,
     /// System time once the thread is gone.
     retired_ns: AtomicU64,
     /// Voluntary context switches.
@@ -19,7 +21,9 @@ pub struct TaskTimes {
 impl TaskTimes {
     /// Called by the host thread itself as it begins.
     pub fn adopt_host_thread(&self) {
-        self.host.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        self.before_ns.store(platform::host::thread_cpu_ns(tid).unwrap_or(0), Ordering::Relaxed);
+        self.host.store(tid, Ordering::Relaxed);
     }
     /// Called by the host thread itself as it ends.
     pub fn retire(&self) {
@@ -31,7 +35,10 @@ impl TaskTimes {
     pub fn system_ns(&self) -> u64 {
         match self.host.load(Ordering::Relaxed) {
             0 => self.retired_ns.load(Ordering::Relaxed),
-            tid => platform::host::thread_cpu_ns(tid).unwrap_or(0),
+            tid => {
+                let used = platform::host::thread_cpu_ns(tid).unwrap_or(0);
+                used.saturating_sub(self.before_ns.load(Ordering::Relaxed))
+            }
         }
     }
 }

@@ -47,11 +47,12 @@ fn protection_splits_and_merges() {
 fn protection_respects_sharing() {
     let world = world();
     let parent = world.space();
-    let at = anon(&parent, 4 * PAGE_SIZE);
+    // Larger than what a fork copies at once.
+    let at = anon(&parent, 8 * PAGE_SIZE);
     parent.store(at, 1).unwrap();
     let child = world.fork(&parent);
-    child.mm.mprotect(UserAddr::new(at), 4 * PAGE_SIZE, Prot::READ).unwrap();
-    child.mm.mprotect(UserAddr::new(at), 4 * PAGE_SIZE, RW).unwrap();
+    child.mm.mprotect(UserAddr::new(at), 8 * PAGE_SIZE, Prot::READ).unwrap();
+    child.mm.mprotect(UserAddr::new(at), 8 * PAGE_SIZE, RW).unwrap();
     assert!(!child.stub.may_write(at));
     child.store(at, 2).unwrap();
     assert_eq!(parent.load(at), Ok(1));

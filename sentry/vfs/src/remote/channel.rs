@@ -2,8 +2,8 @@
 
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
-use std::io::IoSliceMut;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags};
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -124,7 +124,9 @@ impl Channel {
         request.encode(&mut buffers.request)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         loop {
-            match rustix::net::send(&self.socket, &buffers.request, SendFlags::NOSIGNAL) {
+            let parts = [IoSlice::new(&buffers.request)];
+            let mut nothing = SendAncillaryBuffer::default();
+            match rustix::net::sendmsg(&self.socket, &parts, &mut nothing, SendFlags::NOSIGNAL) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Err(Errno::EIO),
