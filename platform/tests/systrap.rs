@@ -541,7 +541,7 @@ fn host_files() {
     let file = rustix::fs::memfd_create(c"host", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::io::write(&file, &42_u64.to_ne_bytes()).unwrap();
     let fd = Arc::new(file);
-    for _ in 0..3 {
+    let map_twice = |space: &Arc<dyn AddressSpace>| {
         let mut batch = OpBatch::default();
         for at in [0x1000_0000, 0x1000_1000] {
             batch.ops.push(AsOp::Map {
@@ -553,7 +553,19 @@ fn host_files() {
             });
         }
         space.apply(batch).unwrap();
+    };
+    // The descriptors of new threads and processes are gone before files want their numbers.
+    let mut threads = Vec::new();
+    for round in 0..20 {
+        map_twice(&space);
+        if round % 4 == 0 {
+            let child = space.fork().unwrap().unwrap();
+            map_twice(&child);
+        }
+        map_twice(&space);
+        threads.push(thread(&space, CODE));
     }
+    drop(threads);
     let mut t = thread(&space, at!(guest_fault));
     (t.registers().rdi, t.registers().rsi) = (0x1000_1000, DATA);
     assert_eq!(t.run(), Exit::Syscall);

@@ -77,6 +77,8 @@ pub(crate) const ENTRY: u64 = 64;
 pub(crate) const MESSAGE: u64 = 0x1d00;
 /// Offset of the mapper's list. One is enough: the mapper is parked whenever the sentry writes it.
 pub(crate) const MAP_LIST: u64 = 0x2000;
+/// Offset of the `struct msghdr` with which files are received, and its iovec.
+pub(crate) const FILES_MESSAGE: u64 = 0x2d00;
 /// Offset of the `stack_t` of a new thread.
 pub(crate) const STACK: u64 = 0x1f00;
 

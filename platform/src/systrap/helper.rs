@@ -15,8 +15,8 @@ use super::sys;
 use crate::stub;
 use crate::stub::filter::{FILTER_FLAGS, MAPPER_PROGRAM};
 use crate::stub::layout::{
-    AREA_COUNT, AREA_SIZE, AREAS, CHILD_LIST, CONTROL, CONTROL_SIZE, ENTRY, LIST, LIST_LEN, MAP_LIST,
-    MESSAGE, SCRATCH, SECOND_LIST, SWITCH,
+    AREA_COUNT, AREA_SIZE, AREAS, CHILD_LIST, CONTROL, CONTROL_SIZE, ENTRY, FILES_MESSAGE, LIST, LIST_LEN,
+    MAP_LIST, MESSAGE, SCRATCH, SECOND_LIST, SWITCH,
 };
 use abi::{Errno, SysResult};
 use std::os::fd::{AsFd, OwnedFd};
@@ -176,8 +176,8 @@ impl Helper {
     /// address. The call that uses it fails with EFAULT at the very end, since the header is read-only for
     /// the stub; the descriptors are installed by then, and a missing one shows at its first use.
     pub(super) fn message_for_files(&self) -> u64 {
-        let at = CONTROL + MESSAGE;
-        self.control.store_words(MESSAGE, &[0, 0, at + 64, 1, SCRATCH, 512, 0, 0, SCRATCH + 1024, 1]);
+        let at = CONTROL + FILES_MESSAGE;
+        self.control.store_words(FILES_MESSAGE, &[0, 0, at + 64, 1, SCRATCH, 512, 0, 0, SCRATCH + 1024, 1]);
         at
     }
 

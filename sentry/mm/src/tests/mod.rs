@@ -130,6 +130,36 @@ fn fork_copies_on_write_in_both_directions() {
 }
 
 #[test]
+fn fork_copies_hot_pages_at_once() {
+    let world = world();
+    let parent = world.space();
+    let at = anon(&parent, 64 * PAGE_SIZE);
+    let small = anon(&parent, 2 * PAGE_SIZE) + PAGE_SIZE;
+    let hot = at + 20 * PAGE_SIZE;
+    for addr in [at, hot - PAGE_SIZE, hot, hot + PAGE_SIZE, small] {
+        parent.store(addr, 1).unwrap();
+    }
+    let before = world.frames.allocated();
+    let child = world.guest(parent.mm.fork(&[hot + 100, u64::MAX, 0]).unwrap());
+    assert!(world.frames.allocated() > before);
+    let faults = (parent.faults(), child.faults());
+    for addr in [hot - PAGE_SIZE, hot] {
+        child.store(addr, 2).unwrap();
+        assert_eq!(parent.load(addr), Ok(1));
+        parent.store(addr, 3).unwrap();
+        assert_eq!(child.load(addr), Ok(2));
+    }
+    assert_eq!((parent.faults(), child.faults()), faults);
+    // The rest is shared until it is written to.
+    child.store(at, 2).unwrap();
+    parent.store(hot + PAGE_SIZE, 3).unwrap();
+    assert_eq!((parent.load(at), child.load(hot + PAGE_SIZE)), (Ok(1), Ok(1)));
+    assert!(parent.faults() > faults.0 && child.faults() > faults.1);
+    drop((parent, child));
+    assert_eq!(world.frames.allocated(), 0);
+}
+
+#[test]
 fn fork_of_a_fork_and_the_middle_one_dies() {
     let world = world();
     let a = world.space();
