@@ -359,24 +359,63 @@ pub(crate) struct Do {
 /// `update`.
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// File with linux.resources as JSON, or - for standard input
+    /// File with linux.resources as JSON, or - for standard input; other flags are ignored then
     #[arg(short, long)]
     pub(crate) resources: Option<PathBuf>,
-    /// Bytes
+    /// Bytes of memory, or 64M; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    /// Bytes that the container is left when the host is short of them
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<String>,
+    /// Bytes of memory and swap together; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Accepted; kernels have no such limit any more
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// Bytes for TCP buffers
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
+    /// Weight, 10 to 1000
     #[arg(long)]
-    pub(crate) memory: Option<i64>,
-    /// Microseconds a period
-    #[arg(long)]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Microseconds a period; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) cpu_quota: Option<i64>,
     /// Microseconds
     #[arg(long)]
     pub(crate) cpu_period: Option<u64>,
-    /// Shares
+    /// Microseconds of quota that may be saved up
     #[arg(long)]
+    pub(crate) cpu_burst: Option<u64>,
+    /// Microseconds of realtime
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// Microseconds
+    #[arg(long)]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Shares, 2 to 262144
+    #[arg(long, alias = "cpu-shares")]
     pub(crate) cpu_share: Option<u64>,
-    /// Tasks
+    /// 1: only when nobody else wants the processor
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_idle: Option<i64>,
+    /// Processors, like 0-2,4
     #[arg(long)]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long)]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Tasks; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// Not available
+    #[arg(long, hide = true)]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Not available
+    #[arg(long, hide = true)]
+    pub(crate) mem_bw_schema: Option<String>,
     /// Container id
     pub(crate) id: String,
 }

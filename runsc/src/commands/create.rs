@@ -163,6 +163,7 @@ impl Begun {
             annotations: self.plan.annotations.clone(),
             process: self.plan.process.clone(),
             cgroup: self.cgroup.clone(),
+            resources: self.plan.resources.clone(),
             hooks: self.plan.hooks.clone(),
         }
     }

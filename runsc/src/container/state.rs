@@ -69,6 +69,9 @@ pub(crate) struct Record {
     pub(crate) process: oci_spec::runtime::Process,
     /// Host cgroups.
     pub(crate) cgroup: Option<Membership>,
+    /// `linux.resources`, as `update` has changed them.
+    #[serde(default)]
+    pub(crate) resources: Option<oci_spec::runtime::LinuxResources>,
     /// Hooks to run once it is deleted.
     pub(crate) hooks: Option<oci_spec::runtime::Hooks>,
 }

@@ -3,6 +3,7 @@
 use super::mounts::Depth;
 use super::names::{CAPABILITIES, capability_bit};
 use super::{Bundle, mounts, pod, process, seccomp};
+use crate::cgroup::cpu_weight;
 use crate::cli::{Global, Overlay, Platform};
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::{
@@ -74,6 +75,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether an orchestrator made it as the sandbox of a pod.
+    pub(crate) fn is_pod(&self) -> bool {
+        pod::is_sandbox(&self.annotations)
+    }
+
     /// Path of the root file system.
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.exports.first().map(|root| root.source.clone()).unwrap_or_default()
@@ -277,18 +283,25 @@ fn device(at: usize, device: &LinuxDevice) -> Outcome<DeviceSpec> {
 pub(crate) fn limits(resources: &LinuxResources) -> Limits {
     let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
     let cpu = resources.cpu().as_ref();
+    let unified = |name: &str| resources.unified().as_ref()?.get(name)?.trim().parse::<u64>().ok();
+    let pages = |bytes: u64| bytes - bytes % 4096;
     Limits {
-        memory_max: resources.memory().as_ref().and_then(|memory| memory.limit()).and_then(positive),
-        pids_max: resources.pids().as_ref().and_then(|pids| positive(pids.limit())),
+        memory_max: resources
+            .memory()
+            .as_ref()
+            .and_then(|memory| memory.limit())
+            .and_then(positive)
+            .or_else(|| unified("memory.max"))
+            .map(pages),
+        pids_max: resources
+            .pids()
+            .as_ref()
+            .and_then(|pids| positive(pids.limit()))
+            .or_else(|| unified("pids.max")),
         cpu_quota_us: cpu.and_then(|cpu| cpu.quota()).and_then(positive),
-        cpu_period_us: cpu.and_then(|cpu| cpu.period()),
-        cpu_weight: cpu.and_then(|cpu| cpu.shares()).map(weight),
+        cpu_period_us: cpu.and_then(|cpu| cpu.period()).filter(|period| *period != 0),
+        cpu_weight: cpu.and_then(|cpu| cpu.shares()).filter(|shares| *shares != 0).map(cpu_weight),
     }
-}
-
-/// cgroup v1 shares (2 to 262144) as a v2 weight (1 to 10000), as runc converts them.
-pub(crate) fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
 fn mappings(list: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Vec<IdMapping> {

@@ -11,13 +11,20 @@ pub(crate) enum Place {
     Member(String),
 }
 
+/// Annotations of the kind of a container and of its sandbox.
+const KINDS: [(&str, &str); 2] = [
+    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
+    ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
+];
+
+/// Whether they name the sandbox of a pod.
+pub(crate) fn is_sandbox(annotations: &BTreeMap<String, String>) -> bool {
+    KINDS.iter().any(|(kind, _)| annotations.get(*kind).is_some_and(|kind| kind == "sandbox"))
+}
+
 /// Reads the annotations.
 pub(crate) fn place(annotations: &BTreeMap<String, String>) -> Place {
-    let kinds = [
-        ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
-        ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
-    ];
-    for (kind, sandbox) in kinds {
+    for (kind, sandbox) in KINDS {
         if annotations.get(kind).is_some_and(|kind| kind == "container")
             && let Some(sandbox) = annotations.get(sandbox)
         {

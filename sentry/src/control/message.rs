@@ -268,6 +268,12 @@ pub struct Stats {
     pub memory: u64,
     /// CPU time, in nanoseconds.
     pub cpu_ns: u64,
+    /// `memory.max` of its cgroup.
+    pub memory_max: Option<u64>,
+    /// `pids.max` of its cgroup.
+    pub pids_max: Option<u64>,
+    /// Processes that were killed because its memory ran out.
+    pub oom_kills: u64,
 }
 
 /// Kinds of failure that the runtime tells apart.
