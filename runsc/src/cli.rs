@@ -153,6 +153,10 @@ pub(crate) enum Verb {
     Update(Update),
     /// Print what a container uses
     Events(Events),
+    /// Enter this runtime into the configuration of Docker, containerd or CRI-O
+    Install(Install),
+    /// Take it out again
+    Uninstall(Install),
     /// Save a container
     Checkpoint(Rest),
     /// Bring a saved container back
@@ -431,4 +435,48 @@ pub(crate) struct Events {
     pub(crate) interval: String,
     /// Container id
     pub(crate) id: String,
+}
+
+/// Whose configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Target {
+    /// daemon.json.
+    Docker,
+    /// config.toml.
+    Containerd,
+    /// A drop-in.
+    #[value(alias = "cri-o")]
+    Crio,
+}
+
+/// `install` and `uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Whose configuration (default: all that are here)
+    #[arg(value_enum)]
+    pub(crate) targets: Vec<Target>,
+    /// Name of the runtime or handler
+    #[arg(long, alias = "runtime", default_value = "gvisor-rs")]
+    pub(crate) name: String,
+    /// The program (default: this one)
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Docker's configuration (default /etc/docker/daemon.json)
+    #[arg(long, alias = "config-file", alias = "config_file")]
+    pub(crate) docker_config: Option<PathBuf>,
+    /// containerd's configuration (default /etc/containerd/config.toml)
+    #[arg(long)]
+    pub(crate) containerd_config: Option<PathBuf>,
+    /// CRI-O's drop-in (default /etc/crio/crio.conf.d/99-NAME.conf)
+    #[arg(long)]
+    pub(crate) crio_config: Option<PathBuf>,
+    /// A flag that the runtime is always called with; may be repeated
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) runtime_args: Vec<String>,
+    /// Show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// More flags for the runtime
+    #[arg(last = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
 }

@@ -48,6 +48,8 @@ pub struct Kernel {
     pub machine: Machine,
     /// Values of /proc/sys.
     pub sysctl: Sysctl,
+    /// Containers' control groups.
+    pub bounds: crate::cgroup::memory::Bounds,
 }
 
 /// What the sandbox's files share.
@@ -130,6 +132,7 @@ impl Kernel {
             files,
             machine,
             sysctl: Sysctl::default(),
+            bounds: crate::cgroup::memory::Bounds::default(),
         }))
     }
     /// The file-system context of every process, once each.

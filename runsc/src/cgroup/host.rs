@@ -9,8 +9,20 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Controllers of v1 that are joined when they are mounted.
 const V1: [&str; 14] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls",
-    "net_prio", "perf_event", "rdma", "systemd",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "rdma",
+    "systemd",
 ];
 
 /// One mounted hierarchy.
@@ -155,9 +167,9 @@ pub(super) fn place(path: Option<&Path>, id: &str, driver: Driver) -> Outcome<Pl
         (_, Driver::Systemd) => Err(Failure::new(format!(
             "linux.cgroupsPath: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {text:?} instead"
         ))),
-        _ if path.is_absolute() => {
-            Ok(Place::Absolute(path.components().filter(|part| matches!(part, Component::Normal(_))).collect()))
-        }
+        _ if path.is_absolute() => Ok(Place::Absolute(
+            path.components().filter(|part| matches!(part, Component::Normal(_))).collect(),
+        )),
         _ => Ok(Place::Relative(path.to_owned())),
     }
 }

@@ -353,7 +353,8 @@ fn block_io(groups: &Groups<'_>, io: &LinuxBlockIo, out: &mut Writes) -> Outcome
             }
         }
         At::Nowhere => {
-            if weight.is_some() || throttles.iter().any(|(list, ..)| list.as_ref().is_some_and(|l| !l.is_empty()))
+            if weight.is_some()
+                || throttles.iter().any(|(list, ..)| list.as_ref().is_some_and(|l| !l.is_empty()))
             {
                 return Err(nowhere("blkio"));
             }
@@ -388,8 +389,17 @@ fn huge_pages(groups: &Groups<'_>, resources: &LinuxResources, out: &mut Writes)
 
 /// Devices that runc allows whatever the bundle says.
 const ALWAYS_ALLOWED: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-    "c 5:2 rwm", "c 10:200 rwm", "c 136:* rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 10:200 rwm",
+    "c 136:* rwm",
 ];
 
 /// v1 has the rules in files. No process of a sandbox can open a device of the host whatever they say: the
@@ -466,4 +476,3 @@ fn rest(groups: &Groups<'_>, resources: &LinuxResources, out: &mut Writes) -> Ou
     }
     Ok(())
 }
-

@@ -49,7 +49,11 @@ impl Membership {
         Membership::create_in(&host::hierarchies(), &place, &resources).map(Some)
     }
 
-    fn create_in(hierarchies: &[Hierarchy], place: &Place, resources: &LinuxResources) -> Outcome<Membership> {
+    fn create_in(
+        hierarchies: &[Hierarchy],
+        place: &Place,
+        resources: &LinuxResources,
+    ) -> Outcome<Membership> {
         let groups = hierarchies.iter().map(|hierarchy| hierarchy.group(place)).collect();
         let membership = Membership { groups };
         let made = membership.make().and_then(|()| membership.set(resources, When::Creation));
@@ -164,7 +168,11 @@ fn gone(path: &Path) -> bool {
 }
 
 fn has_children(path: &Path) -> bool {
-    std::fs::read_dir(path).into_iter().flatten().flatten().any(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+    std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 /// A fresh v1 cpuset admits nobody: it takes over its parent's processors and memory nodes.

@@ -36,7 +36,9 @@ fn number(dir: &Path, name: &str) -> Option<u64> {
 fn table(dir: &Path, name: &str) -> Map<String, Value> {
     let text = text(dir, name).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.filter_map(|(key, value)| Some((key.to_owned(), json!(value.trim().parse::<u64>().ok()?)))).collect()
+    pairs
+        .filter_map(|(key, value)| Some((key.to_owned(), json!(value.trim().parse::<u64>().ok()?))))
+        .collect()
 }
 
 fn get(table: &Map<String, Value>, key: &str) -> u64 {
@@ -45,7 +47,11 @@ fn get(table: &Map<String, Value>, key: &str) -> u64 {
 
 /// Leaves keys out that are zero, as runc does where a field is optional.
 fn sparse(pairs: impl IntoIterator<Item = (&'static str, u64)>) -> Map<String, Value> {
-    pairs.into_iter().filter(|(_, value)| *value != 0).map(|(key, value)| (key.to_owned(), json!(value))).collect()
+    pairs
+        .into_iter()
+        .filter(|(_, value)| *value != 0)
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect()
 }
 
 fn numbers(text: Option<String>) -> Vec<u64> {
@@ -167,7 +173,8 @@ fn memory(groups: &Groups<'_>) -> Value {
     let raw = table(dir, "memory.stat");
     let entry = |stem: &str| {
         let current = number(dir, &format!("{stem}.current")).unwrap_or(0);
-        let mut entry = sparse([("usage", current), ("max", number(dir, &format!("{stem}.peak")).unwrap_or(0))]);
+        let mut entry =
+            sparse([("usage", current), ("max", number(dir, &format!("{stem}.peak")).unwrap_or(0))]);
         entry.insert("limit".into(), json!(number(dir, &format!("{stem}.max")).unwrap_or(0)));
         entry.insert("failcnt".into(), json!(0));
         entry

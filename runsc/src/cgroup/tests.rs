@@ -23,21 +23,45 @@ const V1: [(&str, &[&str]); 7] = [
     ("cpuset", &["cpuset.cpus", "cpuset.mems"]),
     (
         "memory",
-        &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.swappiness"],
+        &[
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "memory.soft_limit_in_bytes",
+            "memory.swappiness",
+        ],
     ),
     ("pids", &["pids.max"]),
     (
         "blkio",
-        &["blkio.bfq.weight", "blkio.bfq.weight_device", "blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device"],
+        &[
+            "blkio.bfq.weight",
+            "blkio.bfq.weight_device",
+            "blkio.throttle.read_bps_device",
+            "blkio.throttle.write_iops_device",
+        ],
     ),
     ("devices", &["devices.allow", "devices.deny"]),
     ("hugetlb", &["hugetlb.2MB.limit_in_bytes"]),
 ];
 
 const V2: [&str; 17] = [
-    "cgroup.controllers", "cgroup.subtree_control", "cpu.weight", "cpu.max", "cpuset.cpus", "cpuset.mems",
-    "memory.max", "memory.low", "memory.high", "memory.swap.max", "pids.max", "io.weight", "io.max",
-    "hugetlb.2MB.max", "rdma.max", "cgroup.procs", "memory.stat",
+    "cgroup.controllers",
+    "cgroup.subtree_control",
+    "cpu.weight",
+    "cpu.max",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "memory.max",
+    "memory.low",
+    "memory.high",
+    "memory.swap.max",
+    "pids.max",
+    "io.weight",
+    "io.max",
+    "hugetlb.2MB.max",
+    "rdma.max",
+    "cgroup.procs",
+    "memory.stat",
 ];
 
 impl Tree {
@@ -204,7 +228,10 @@ fn what_cannot_be_set_is_said() {
     let message = fails(&memory_only, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}));
     assert_eq!(message, "cannot set hugetlb limit: container could not join or create cgroup");
     assert!(fails(&memory_only, json!({"cpu": {"quota": 1000}})).contains("cannot set cpu limit"));
-    assert!(fails(&memory_only, json!({"unified": {"memory.high": "1"}})).contains("cannot use unified on cgroup v1"));
+    assert!(
+        fails(&memory_only, json!({"unified": {"memory.high": "1"}}))
+            .contains("cannot use unified on cgroup v1")
+    );
     let v2 = tree.v2();
     assert!(fails(&v2, json!({"unified": {"../memory.high": "1"}})).contains("no slashes"));
     assert!(fails(&v2, json!({"unified": {"misc.max": "1"}})).contains("controller \"misc\" not available"));
@@ -233,7 +260,10 @@ fn figures_in_runcs_shape() {
     let tree = Tree::new();
     let membership = Membership::create_in(&tree.v2(), &place(), &resources(json!({}))).unwrap();
     let put = |name: &str, text: &str| fs::write(tree.0.join("unified/pod/c1").join(name), text).unwrap();
-    put("cpu.stat", "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_periods 7\nnr_throttled 2\nthrottled_usec 5\n");
+    put(
+        "cpu.stat",
+        "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_periods 7\nnr_throttled 2\nthrottled_usec 5\n",
+    );
     put("memory.current", "4096\n");
     put("memory.max", "8192\n");
     put("memory.stat", "anon 100\nfile 200\n");

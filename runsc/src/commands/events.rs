@@ -19,7 +19,10 @@ pub(super) fn events(global: &Global, args: &Events) -> Outcome<u8> {
         let record = store.peek(&args.id)?;
         if record.status() == Status::Stopped {
             return if args.stats {
-                Err(Failure::new(format!("container with id {} is not running: container not running", args.id)))
+                Err(Failure::new(format!(
+                    "container with id {} is not running: container not running",
+                    args.id
+                )))
             } else {
                 Ok(0)
             };

@@ -7,6 +7,7 @@ mod do_verb;
 mod events;
 mod exec;
 mod features;
+mod install;
 mod kill;
 mod list;
 mod ps;
@@ -42,6 +43,8 @@ pub(crate) fn carry_out(global: &Global, verb: Verb) -> Outcome<u8> {
         Verb::Resume(args) => state::resume(global, &args.id),
         Verb::Update(args) => update::update(global, &args),
         Verb::Events(args) => events::events(global, &args),
+        Verb::Install(args) => install::change(&args, install::Way::In),
+        Verb::Uninstall(args) => install::change(&args, install::Way::Out),
         Verb::Checkpoint(_) => Err(Failure::new("checkpoint: not implemented")),
         Verb::Restore(_) => Err(Failure::new("restore: not implemented")),
     }

@@ -7,7 +7,7 @@ use crate::sandbox::launch::connect;
 use crate::spec::convert::limits;
 use crate::spec::load::parse;
 use ::sentry::control::message::{Ask, ErrorKind};
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxPids};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::io::Read;
 use std::path::Path;
 
@@ -19,7 +19,9 @@ pub(super) fn update(global: &Global, args: &Update) -> Outcome<u8> {
         return Err(Failure::new(format!("container not running: {:?} has stopped", args.id)));
     }
     if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-        return Err(Failure::new("update: Intel RDT is not supported: a sandbox has no resource group of its own"));
+        return Err(Failure::new(
+            "update: Intel RDT is not supported: a sandbox has no resource group of its own",
+        ));
     }
     let change = match &args.resources {
         Some(path) => from_file(path)?,
@@ -175,7 +177,8 @@ mod tests {
     #[test]
     fn what_is_not_named_stays() {
         let read = |value| serde_json::from_value::<LinuxResources>(value).unwrap();
-        let before = read(json!({"memory": {"limit": 100, "swap": 200}, "cpu": {"cpus": "0"}, "pids": {"limit": 5}}));
+        let before =
+            read(json!({"memory": {"limit": 100, "swap": 200}, "cpu": {"cpus": "0"}, "pids": {"limit": 5}}));
         let change = read(json!({"memory": {"limit": 0, "swap": 300}, "cpu": {"cpus": "", "shares": 7}}));
         let want = json!({"memory": {"limit": 100, "swap": 300}, "cpu": {"cpus": "0", "shares": 7}, "pids": {"limit": 5}});
         assert_eq!(merged(&before, &change), read(want));

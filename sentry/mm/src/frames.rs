@@ -56,6 +56,13 @@ pub struct Frames {
     pub(crate) committed_bytes: AtomicU64,
     pub(crate) policy: crate::policy::Overcommit,
     pub(crate) windows: Windows,
+    gate: std::sync::OnceLock<Box<dyn Gate>>,
+}
+
+/// Asked before pages are allocated, under the locks of whoever allocates: it may take `Leaf` locks only.
+pub trait Gate: Send + Sync + std::fmt::Debug {
+    /// Counts `bytes` for the calling thread; `ENOMEM` when it must not have them.
+    fn charge(&self, bytes: u64) -> SysResult<()>;
 }
 
 /// The answer of [`State::take`].
@@ -110,7 +117,16 @@ impl Frames {
             committed_bytes: AtomicU64::new(0),
             policy: crate::policy::Overcommit::default(),
             windows: Windows::default(),
+            gate: std::sync::OnceLock::new(),
         })
+    }
+    /// Has every allocation from now on charged. The first gate stays.
+    pub fn set_gate(&self, gate: Box<dyn Gate>) {
+        // A second one would say the same.
+        let _ = self.gate.set(gate);
+    }
+    fn charge(&self, bytes: u64) -> SysResult<()> {
+        self.gate.get().map_or(Ok(()), |gate| gate.charge(bytes))
     }
     /// The file.
     #[must_use]
@@ -147,6 +163,7 @@ impl Frames {
     pub fn alloc(&self, len: u64) -> SysResult<FrameRange> {
         let len = len.checked_next_multiple_of(PAGE_SIZE).filter(|len| *len > 0).ok_or(Errno::ENOMEM)?;
         let pages = len / PAGE_SIZE;
+        self.charge(len)?;
         let mut dirty = Runs::new();
         let offset = loop {
             let mut state = self.state.lock();
@@ -170,6 +187,9 @@ impl Frames {
     /// is not to be had.
     pub fn alloc_at(&self, range: FrameRange) -> bool {
         if range.len == 0 || range.len > HUGE_PAGE || !range.offset.is_multiple_of(PAGE_SIZE) {
+            return false;
+        }
+        if self.charge(range.len).is_err() {
             return false;
         }
         let mut dirty = Runs::new();

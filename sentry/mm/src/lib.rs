@@ -9,6 +9,7 @@ mod copy;
 mod fault;
 mod fork;
 pub mod frames;
+pub mod kernel_bytes;
 pub mod io;
 mod layout;
 mod manager;
@@ -25,7 +26,7 @@ mod vma;
 
 pub use advise::{Advice, LockScope};
 pub use fault::FaultSignal;
-pub use frames::{FrameRange, Frames};
+pub use frames::{FrameRange, Frames, Gate};
 pub use io::{GuestMemory, GuestSink, GuestSource};
 pub use layout::Totals;
 pub use manager::{Arrangement, ExeFile, MemoryLimits, MemoryManager, ProgramRanges, Randomize};

@@ -1,6 +1,6 @@
 //! cgroup2 as a file system: a directory for each group, files for what it says and takes.
 
-use super::{Cgroup, NO_LIMIT};
+use super::{Cgroup, Controllers, NO_LIMIT};
 use crate::kernel::Kernel;
 use crate::procfs::subject::{Subject, reader};
 use crate::procfs::text::put;
@@ -30,15 +30,15 @@ struct File {
     name: &'static str,
     read: Option<Read>,
     write: Option<Write>,
-    /// Only where the parent hands out the controller.
-    controlled: bool,
+    /// Only where the parent hands this out.
+    controller: Option<Controllers>,
 }
 
 const fn shows(name: &'static str, read: Read) -> File {
-    File { name, read: Some(read), write: None, controlled: false }
+    File { name, read: Some(read), write: None, controller: None }
 }
 const fn takes(name: &'static str, read: Read, write: Write) -> File {
-    File { name, read: Some(read), write: Some(write), controlled: false }
+    File { name, read: Some(read), write: Some(write), controller: None }
 }
 
 fn number(value: u64) -> Vec<u8> {
@@ -64,7 +64,61 @@ fn pressure(_: &View, _: &Caller<'_>) -> SysResult<Vec<u8>> {
     Ok(format!("some {line}\nfull {line}\n").into_bytes())
 }
 
-static FILES: [File; 40] = [
+/// A limit as it is written: `max` or a number.
+fn limit_of(write: &WriteText<'_>) -> SysResult<u64> {
+    match write.text()? {
+        "max" => Ok(NO_LIMIT),
+        text => text.parse::<u64>().map_err(|_| Errno::EINVAL),
+    }
+}
+/// Bytes, rounded down to pages; `64M` is understood as the kernel does.
+fn bytes_of(write: &WriteText<'_>) -> SysResult<u64> {
+    let text = write.text()?;
+    if text == "max" {
+        return Ok(NO_LIMIT);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        _ => return Err(Errno::EINVAL),
+    };
+    let bytes =
+        number.parse::<u64>().map_err(|_| Errno::EINVAL)?.checked_mul(1 << shift).ok_or(Errno::EINVAL)?;
+    Ok(bytes - bytes % abi::PAGE_SIZE)
+}
+/// The limits of a container are its runtime's to change.
+fn below_root(view: &View) -> SysResult<()> {
+    if view.group.parent.is_none() { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+const MEMORY: Option<Controllers> = Some(Controllers::MEMORY);
+const PIDS: Option<Controllers> = Some(Controllers::PIDS);
+
+const fn of(controller: Option<Controllers>, name: &'static str, read: Read, write: Option<Write>) -> File {
+    File { name, read: Some(read), write, controller }
+}
+/// A number of bytes. Guest memory is not swapped or reclaimed, so that protections hold by themselves.
+macro_rules! kept {
+    ($name:literal, $field:ident) => {
+        of(
+            MEMORY,
+            $name,
+            |view, _| Ok(limit(Some(view.group.memory.$field.load(Ordering::Relaxed)))),
+            Some(|view, write, _| {
+                below_root(view)?;
+                view.group.memory.$field.store(bytes_of(write)?, Ordering::Relaxed);
+                Ok(())
+            }),
+        )
+    };
+}
+
+static FILES: [File; 42] = [
     shows("cgroup.controllers", |view, _| Ok(controllers(view))),
     shows("cgroup.events", |view, _| {
         let populated = u8::from(!view.group.tasks(&view.kernel).is_empty());
@@ -74,7 +128,7 @@ static FILES: [File; 40] = [
         0 => Ok(()),
         _ => Err(Errno::EOPNOTSUPP),
     }),
-    File { name: "cgroup.kill", read: None, write: Some(kill), controlled: false },
+    File { name: "cgroup.kill", read: None, write: Some(kill), controller: None },
     takes("cgroup.max.depth", unlimited, refuse),
     takes("cgroup.max.descendants", unlimited, refuse),
     takes("cgroup.procs", procs, enter),
@@ -88,7 +142,7 @@ static FILES: [File; 40] = [
     takes("cpu.max.burst", zero, refuse),
     shows("cpu.pressure", pressure),
     shows("cpu.stat", |view, _| Ok(cpu_stat(view))),
-    takes("cpu.weight", |view, _| Ok(number(view.group.limits.cpu_weight.unwrap_or(100))), refuse),
+    takes("cpu.weight", |view, _| Ok(number(view.group.limits.lock().cpu_weight.unwrap_or(100))), refuse),
     takes("cpu.weight.nice", zero, refuse),
     takes("cpuset.cpus", |_, _| Ok(b"\n".to_vec()), refuse),
     shows("cpuset.cpus.effective", |view, _| {
@@ -98,75 +152,131 @@ static FILES: [File; 40] = [
     shows("cpuset.mems.effective", |_, _| Ok(b"0\n".to_vec())),
     shows("io.pressure", pressure),
     shows("io.stat", |_, _| Ok(Vec::new())),
-    shows("memory.current", |view, _| Ok(number(memory_of(view)))),
-    shows(
-        "memory.events",
-        |_, _| Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec()),
+    of(MEMORY, "memory.current", |view, _| Ok(number(view.group.usage(&view.kernel))), None),
+    of(MEMORY, "memory.events", |view, _| Ok(view.group.memory.all.show()), None),
+    of(MEMORY, "memory.events.local", |view, _| Ok(view.group.memory.own.show()), None),
+    kept!("memory.high", high),
+    kept!("memory.low", low),
+    of(
+        MEMORY,
+        "memory.max",
+        |view, _| Ok(limit(Some(view.group.memory.max.load(Ordering::Relaxed)))),
+        Some(set_memory_max),
     ),
-    shows("memory.events.local", |_, _| {
-        Ok(b"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n".to_vec())
-    }),
-    takes("memory.high", unlimited, refuse),
-    takes("memory.low", zero, refuse),
-    takes("memory.max", |view, _| Ok(limit(view.group.limits.memory_max)), refuse),
-    takes("memory.min", zero, refuse),
-    takes("memory.oom.group", zero, refuse),
-    shows("memory.peak", |view, _| Ok(number(memory_of(view)))),
-    shows("memory.pressure", pressure),
-    shows("memory.stat", |view, _| Ok(memory_stat(view))),
-    shows("memory.swap.current", zero),
-    takes("memory.swap.max", zero, refuse),
-    File {
-        name: "pids.current",
-        read: Some(|view, _| Ok(number(count(view)))),
-        write: None,
-        controlled: true,
-    },
-    File { name: "pids.events", read: Some(pids_events), write: None, controlled: true },
-    File { name: "pids.max", read: Some(pids_max), write: Some(set_pids_max), controlled: true },
-    File { name: "pids.peak", read: Some(|view, _| Ok(number(count(view)))), write: None, controlled: true },
+    kept!("memory.min", min),
+    of(
+        MEMORY,
+        "memory.oom.group",
+        |view, _| Ok(number(u64::from(view.group.memory.together.load(Ordering::Relaxed)))),
+        Some(|view, write, _| {
+            below_root(view)?;
+            match write.number::<u8>()? {
+                value @ 0..=1 => view.group.memory.together.store(value == 1, Ordering::Relaxed),
+                _ => return Err(Errno::EINVAL),
+            }
+            Ok(())
+        }),
+    ),
+    of(
+        MEMORY,
+        "memory.peak",
+        |view, _| {
+            let now = view.group.usage(&view.kernel);
+            Ok(number(view.group.memory.see(now)))
+        },
+        None,
+    ),
+    of(MEMORY, "memory.pressure", pressure, None),
+    of(MEMORY, "memory.stat", |view, _| Ok(memory_stat(view)), None),
+    of(MEMORY, "memory.swap.current", zero, None),
+    of(MEMORY, "memory.swap.events", |_, _| Ok(b"high 0\nmax 0\nfail 0\n".to_vec()), None),
+    kept!("memory.swap.max", swap_max),
+    of(MEMORY, "memory.swap.peak", zero, None),
+    of(PIDS, "pids.current", |view, _| Ok(number(count(view))), None),
+    of(PIDS, "pids.events", pids_events, None),
+    of(PIDS, "pids.max", pids_max, Some(set_pids_max)),
+    of(
+        PIDS,
+        "pids.peak",
+        |view, _| {
+            let now = count(view);
+            Ok(number(view.group.pids_peak.fetch_max(now, Ordering::Relaxed).max(now)))
+        },
+        None,
+    ),
 ];
 
 /// Whether a file exists in a group: the root of a container has all, the others those of their parent's
 /// controllers.
 fn exists(file: &File, group: &Cgroup) -> bool {
     let Some(parent) = group.parent() else { return true };
-    let core = file.name.starts_with("cgroup.")
-        || matches!(file.name, "cpu.stat" | "memory.current" | "memory.stat");
-    core || (file.controlled && parent.offers_pids.load(Ordering::Relaxed))
+    match file.controller {
+        Some(controller) => parent.offers().contains(controller),
+        None => file.name.starts_with("cgroup.") || file.name == "cpu.stat",
+    }
+}
+
+fn names(set: Controllers) -> Vec<u8> {
+    let found: Vec<&str> = [(Controllers::MEMORY, "memory"), (Controllers::PIDS, "pids")]
+        .iter()
+        .filter(|(one, _)| set.contains(*one))
+        .map(|(_, name)| *name)
+        .collect();
+    format!("{}\n", found.join(" ")).into_bytes()
 }
 
 fn controllers(view: &View) -> Vec<u8> {
     match view.group.parent() {
         None => b"cpuset cpu io memory pids\n".to_vec(),
-        Some(parent) if parent.offers_pids.load(Ordering::Relaxed) => b"pids\n".to_vec(),
-        Some(_) => b"\n".to_vec(),
+        Some(parent) => names(parent.offers()),
     }
 }
 
 fn handed_out(view: &View) -> Vec<u8> {
-    if view.group.offers_pids.load(Ordering::Relaxed) { b"pids\n".to_vec() } else { b"\n".to_vec() }
+    names(view.group.offers())
 }
 
 fn hand_out(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    let have = match view.group.parent() {
+        None => Controllers::all(),
+        Some(parent) => parent.offers(),
+    };
+    let mut wanted = view.group.offers();
     for word in write.text()?.split_ascii_whitespace() {
         let (on, name) = match (word.strip_prefix('+'), word.strip_prefix('-')) {
             (Some(name), _) => (true, name),
             (_, Some(name)) => (false, name),
             _ => return Err(Errno::EINVAL),
         };
-        match name {
-            "pids" => {
-                if on && view.group.parent.is_some() && !view.group.own_tasks(&view.kernel).is_empty() {
-                    return Err(Errno::EBUSY);
-                }
-                view.group.offers_pids.store(on, Ordering::Relaxed);
-            }
-            "cpu" | "cpuset" | "io" | "memory" if on => return Err(Errno::EOPNOTSUPP),
-            "cpu" | "cpuset" | "io" | "memory" => {}
+        let one = match name {
+            "pids" => Controllers::PIDS,
+            "memory" => Controllers::MEMORY,
+            "cpu" | "cpuset" | "io" if on => return Err(Errno::EOPNOTSUPP),
+            "cpu" | "cpuset" | "io" => continue,
             _ => return Err(Errno::EINVAL),
+        };
+        if on && !have.contains(one) {
+            return Err(Errno::ENOENT);
         }
+        wanted.set(one, on);
     }
+    // Processes and controllers of children do not go together, except in the root.
+    let more = wanted.difference(view.group.offers());
+    if !more.is_empty() && view.group.parent.is_some() && !view.group.own_tasks(&view.kernel).is_empty() {
+        return Err(Errno::EBUSY);
+    }
+    let less = view.group.offers().difference(wanted);
+    let children: Vec<_> = view.group.children.lock().values().cloned().collect();
+    if children.iter().any(|child| child.offers().intersects(less)) {
+        return Err(Errno::EBUSY);
+    }
+    view.group.offers.store(wanted.bits(), Ordering::Relaxed);
+    Ok(())
+}
+
+fn set_memory_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    view.group.set_memory_max(&view.kernel, bytes_of(write)?);
     Ok(())
 }
 
@@ -236,19 +346,17 @@ fn pids_max(view: &View, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
     Ok(limit(Some(view.group.pids_max.load(Ordering::Relaxed))))
 }
 fn set_pids_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
-    if view.group.parent.is_none() {
-        return Err(Errno::EPERM);
+    below_root(view)?;
+    let value = limit_of(write)?;
+    if value != NO_LIMIT && value >= 4_194_304 {
+        return Err(Errno::EINVAL);
     }
-    let value = match write.text()? {
-        "max" => NO_LIMIT,
-        text => text.parse::<u64>().ok().filter(|n| *n < 4_194_304).ok_or(Errno::EINVAL)?,
-    };
     view.group.pids_max.store(value, Ordering::Relaxed);
     Ok(())
 }
 
 fn cpu_max(view: &View) -> Vec<u8> {
-    let limits = &view.group.limits;
+    let limits = *view.group.limits.lock();
     let period = limits.cpu_period_us.unwrap_or(100_000);
     match limits.cpu_quota_us {
         Some(quota) => format!("{quota} {period}\n"),
@@ -278,33 +386,9 @@ fn own_times(view: &View) -> (u64, u64) {
     (user, system)
 }
 
-/// Anonymous and shared memory of the members' address spaces, each counted once.
-fn usage(view: &View) -> (u64, u64) {
-    let mut seen = Vec::new();
-    let (mut anonymous, mut shared) = (0_u64, 0_u64);
-    for mm in view.group.tasks(&view.kernel).iter().filter_map(|task| task.published.lock().mm.clone()) {
-        if seen.contains(&mm.id()) {
-            continue;
-        }
-        seen.push(mm.id());
-        let usage = mm.total_usage();
-        anonymous = anonymous.saturating_add(usage.anonymous);
-        shared = shared.saturating_add(usage.shmem);
-    }
-    (anonymous, shared)
-}
-
-fn memory_of(view: &View) -> u64 {
-    if view.group.parent.is_none() {
-        return view.kernel.frames.resident();
-    }
-    let (anonymous, shared) = usage(view);
-    anonymous.saturating_add(shared)
-}
-
 fn memory_stat(view: &View) -> Vec<u8> {
-    let (anonymous, shared) = usage(view);
-    let total = memory_of(view).max(anonymous);
+    let (anonymous, shared) = view.group.parts(&view.kernel);
+    let total = view.group.usage(&view.kernel).max(anonymous);
     let mut out = String::new();
     for (name, value) in [
         ("anon", anonymous),

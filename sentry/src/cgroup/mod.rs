@@ -1,10 +1,11 @@
 //! Control groups (cgroups(7), the kernel's cgroup-v2 document), as guests see and make them.
 //!
-//! Each container has a root of its own, shown as `/`. `pids.max` is enforced at every fork; memory and
-//! processor limits of the container are the host's to enforce and are shown here; guests cannot delegate
-//! those two further, and are told so. Rank of the groups: `Leaf`.
+//! Each container has a root of its own, shown as `/`. `pids.max` is enforced at every fork and `memory.max`
+//! where pages are allocated, in every group; the processor limits of the container are the host's to
+//! enforce and are shown here: guests cannot hand those down, and are told so. Rank of the groups: `Leaf`.
 
 mod files;
+pub mod memory;
 
 use crate::control::spec::Limits;
 use crate::kernel::Kernel;
@@ -13,7 +14,7 @@ use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Leaf;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 pub use files::{CgroupType, filesystem};
@@ -37,10 +38,22 @@ pub struct Cgroup {
     pids_max: AtomicU64,
     /// Forks that `pids.max` refused.
     pids_refused: AtomicU64,
-    /// Whether children have a `pids.max` of their own.
-    offers_pids: AtomicBool,
-    /// What the host enforces; only the root's are set.
-    limits: Limits,
+    /// Most tasks at once.
+    pids_peak: AtomicU64,
+    memory: memory::Memory,
+    /// Controllers whose files children have.
+    offers: AtomicU8,
+    /// Processor limits, which the host enforces; only the root's are set.
+    limits: Ranked<Leaf, Limits>,
+}
+
+bitflags::bitflags! {
+    /// Controllers that can be handed down.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    struct Controllers: u8 {
+        const MEMORY = 1;
+        const PIDS = 2;
+    }
 }
 
 impl std::fmt::Debug for Cgroup {
@@ -52,21 +65,51 @@ impl std::fmt::Debug for Cgroup {
 impl Cgroup {
     /// The root of a container.
     #[must_use]
-    pub fn root(limits: &Limits) -> Arc<Cgroup> {
-        let pids = limits.pids_max.unwrap_or(NO_LIMIT);
-        Cgroup::build(Vec::new(), None, pids, *limits)
+    pub fn root(kernel: &Arc<Kernel>, limits: &Limits) -> Arc<Cgroup> {
+        let root = Cgroup::build(Vec::new(), None, *limits);
+        kernel.bounds.add(&root);
+        if limits.memory_max.is_some() {
+            memory::bound(kernel);
+        }
+        root
     }
-    fn build(name: Vec<u8>, parent: Option<Weak<Cgroup>>, pids_max: u64, limits: Limits) -> Arc<Cgroup> {
+    /// Other limits for a container (`runsc update`). A memory limit below what is used is refused with the
+    /// usage: an operator's update kills nobody.
+    pub fn update(&self, kernel: &Arc<Kernel>, limits: &Limits) -> Result<(), u64> {
+        let max = limits.memory_max.unwrap_or(NO_LIMIT);
+        let usage = if max == NO_LIMIT { 0 } else { self.usage(kernel) };
+        if usage > max {
+            return Err(usage);
+        }
+        *self.limits.lock() = *limits;
+        self.pids_max.store(limits.pids_max.unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.set_memory_max(kernel, max);
+        Ok(())
+    }
+    /// `pids.max` and `memory.max`, and how many processes the latter has cost.
+    #[must_use]
+    pub fn bounds(&self) -> (Option<u64>, Option<u64>, u64) {
+        let limit =
+            |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|value| *value != NO_LIMIT);
+        let kills = self.memory.all.oom_kill.load(Ordering::Relaxed);
+        (limit(&self.pids_max), limit(&self.memory.max), kills)
+    }
+    fn offers(&self) -> Controllers {
+        Controllers::from_bits_truncate(self.offers.load(Ordering::Relaxed))
+    }
+    fn build(name: Vec<u8>, parent: Option<Weak<Cgroup>>, limits: Limits) -> Arc<Cgroup> {
         Arc::new_cyclic(|me| Cgroup {
             name,
             me: Weak::clone(me),
             parent,
             children: Ranked::new(BTreeMap::new()),
             dead: AtomicBool::new(false),
-            pids_max: AtomicU64::new(pids_max),
+            pids_max: AtomicU64::new(limits.pids_max.unwrap_or(NO_LIMIT)),
             pids_refused: AtomicU64::new(0),
-            offers_pids: AtomicBool::new(false),
-            limits,
+            pids_peak: AtomicU64::new(0),
+            memory: memory::Memory::new(limits.memory_max.unwrap_or(NO_LIMIT)),
+            offers: AtomicU8::new(0),
+            limits: Ranked::new(limits),
         })
     }
     fn parent(&self) -> Option<Arc<Cgroup>> {
@@ -137,9 +180,13 @@ impl Cgroup {
         let mut at = self.me.upgrade();
         while let Some(group) = at {
             let max = group.pids_max.load(Ordering::Relaxed);
-            if max != NO_LIMIT && u64::try_from(group.tasks(kernel).len()).unwrap_or(NO_LIMIT) >= max {
-                group.pids_refused.fetch_add(1, Ordering::Relaxed);
-                return Err(Errno::EAGAIN);
+            if max != NO_LIMIT {
+                let tasks = u64::try_from(group.tasks(kernel).len()).unwrap_or(NO_LIMIT);
+                if tasks >= max {
+                    group.pids_refused.fetch_add(1, Ordering::Relaxed);
+                    return Err(Errno::EAGAIN);
+                }
+                group.pids_peak.fetch_max(tasks + 1, Ordering::Relaxed);
             }
             at = group.parent();
         }
@@ -163,7 +210,7 @@ impl Cgroup {
         if self.depth() >= MAX_DEPTH || top.count() >= MAX_GROUPS {
             return Err(Errno::EAGAIN);
         }
-        let child = Cgroup::build(name.to_vec(), Some(Weak::clone(&self.me)), NO_LIMIT, Limits::default());
+        let child = Cgroup::build(name.to_vec(), Some(Weak::clone(&self.me)), Limits::default());
         let mut children = self.children.lock();
         if children.contains_key(name) {
             return Err(Errno::EEXIST);
@@ -187,7 +234,7 @@ impl Cgroup {
         if self.dead.load(Ordering::Relaxed) {
             return Err(Errno::ENODEV);
         }
-        if self.parent.is_some() && self.offers_pids.load(Ordering::Relaxed) {
+        if self.parent.is_some() && !self.offers().is_empty() {
             return Err(Errno::EBUSY);
         }
         let old = task.process.cgroup.lock().replace(Arc::clone(self));
@@ -202,7 +249,7 @@ mod tests {
 
     #[test]
     fn groups_nest_and_know_their_path() {
-        let root = Cgroup::root(&Limits { pids_max: Some(100), ..Limits::default() });
+        let root = Cgroup::build(Vec::new(), None, Limits { pids_max: Some(100), ..Limits::default() });
         let a = root.make(b"a").unwrap();
         let b = a.make(b"b").unwrap();
         assert_eq!((root.path(), b.path()), ("/".into(), "/a/b".into()));

@@ -10,7 +10,7 @@ mod stdio;
 
 use crate::cgroup::Cgroup;
 use crate::control::message::Switch;
-use crate::control::spec::{BootConfig, ContainerSpec, NamespaceKind, Namespaces, ProcessSpec};
+use crate::control::spec::{BootConfig, ContainerSpec, Limits, NamespaceKind, Namespaces, ProcessSpec};
 use crate::control::{
     ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
     SandboxControl, SignalTarget, Stats,
@@ -196,7 +196,7 @@ impl SandboxControl for Sandbox {
         }
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
         let Donated { stdio, preserved, gofer } = donated;
-        let cgroup = Cgroup::root(&spec.limits);
+        let cgroup = Cgroup::root(&self.kernel, &spec.limits);
         for (name, value) in &spec.sysctl {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
                 .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
@@ -356,8 +356,19 @@ impl SandboxControl for Sandbox {
     }
 
     fn stats(&self, id: &str) -> ControlResult<Stats> {
-        let init = self.with(id, |container| Ok(Arc::clone(&container.init)))?;
-        Ok(report::stats(&self.kernel, &init))
+        let (init, cgroup) =
+            self.with(id, |container| Ok((Arc::clone(&container.init), Arc::clone(&container.cgroup))))?;
+        let (pids_max, memory_max, oom_kills) = cgroup.bounds();
+        Ok(Stats { pids_max, memory_max, oom_kills, ..report::stats(&self.kernel, &init) })
+    }
+
+    fn update(&self, id: &str, limits: Limits) -> ControlResult<()> {
+        let cgroup = self.with(id, |container| Ok(Arc::clone(&container.cgroup)))?;
+        cgroup.update(&self.kernel, &limits).map_err(|usage| {
+            let limit = limits.memory_max.unwrap_or_default();
+            let words = format!("unable to set memory limit to {limit} (current usage: {usage})");
+            ControlError::new(ErrorKind::Invalid, words)
+        })
     }
 
     fn resized(&self, id: &str, pid: Option<u32>) -> ControlResult<()> {

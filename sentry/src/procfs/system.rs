@@ -137,10 +137,14 @@ pub(super) fn stat(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<u8>>
     Ok(out.into_bytes())
 }
 
-/// Total and free memory in bytes, as guests are told.
+/// Total and free memory in bytes, as guests are told: within the limit of their control group.
 pub(crate) fn memory(kernel: &Kernel) -> (u64, u64) {
-    let total = kernel.machine.memory;
-    (total, total.saturating_sub(kernel.frames.resident()))
+    let group = crate::task::run::current().and_then(|task| task.process.cgroup.lock().clone());
+    let (total, used) = match group {
+        Some(group) => group.memory_view(kernel),
+        None => (kernel.machine.memory, kernel.frames.resident()),
+    };
+    (total, total.saturating_sub(used))
 }
 
 pub(super) fn meminfo(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<u8>> {

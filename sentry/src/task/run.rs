@@ -4,6 +4,7 @@
 //! loop attends to it before it enters the guest again, so every blocking point only has to give up.
 
 use super::{Cx, RunMode, TaskOwned, TaskShared, Work};
+use crate::cgroup::memory;
 use crate::process::{WaitStatus, exit, freezer};
 use crate::signal::deliver::{self, Delivered};
 use crate::signal::frame::FaultDetail;
@@ -112,6 +113,9 @@ fn fault(cx: &mut Cx<'_>, addr: u64, access: Access) {
     let Err(bad) = cx.owned.mm.handle_fault(addr, access) else { return };
     let (signal, code) = (bad.signal, bad.code);
     if signal == Signal::SIGKILL {
+        if memory::relieve(cx.shared) == memory::Relief::Again {
+            return;
+        }
         // As the host's OOM killer would: this process, not the sandbox.
         cx.kernel().trace.log(&format!("out of memory: {} is killed", cx.owned.comm_text()));
         send::begin_exit(&mut cx.shared.process.state.lock(), WaitStatus::killed(Signal::SIGKILL));
@@ -203,6 +207,8 @@ fn attend(cx: &mut Cx<'_>, mut interrupted: Option<Restart>) -> Attended {
             exit::report_continue(cx.kernel(), &cx.shared.process);
         } else if work.contains(Work::FREEZE) {
             freezer::freeze_here(cx.shared);
+        } else if work.contains(Work::MEMORY) {
+            memory::settle(cx.shared);
         } else if work.contains(Work::SECCOMP) {
             cx.shared.clear_work(Work::SECCOMP);
             crate::seccomp::take_over(cx);

@@ -40,6 +40,8 @@ bitflags::bitflags! {
         const CONTINUED = 32;
         /// Another thread gave it seccomp filters.
         const SECCOMP = 64;
+        /// It was charged memory beyond a limit of its control group.
+        const MEMORY = 128;
     }
 }
 
@@ -289,6 +291,10 @@ impl TaskShared {
         } else {
             self.parker.unpark();
         }
+    }
+    /// Gives the calling thread itself work: it sees to that before it enters the guest.
+    pub fn set_work(&self, work: Work) {
+        self.work.fetch_or(work.bits(), Ordering::SeqCst);
     }
     /// Takes work off.
     pub fn clear_work(&self, work: Work) {

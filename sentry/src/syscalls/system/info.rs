@@ -32,14 +32,13 @@ pub struct Sysinfo {
 /// sysinfo(2).
 pub fn sysinfo(cx: &mut Cx<'_>, out: UserPtr<Sysinfo>) -> CallResult<()> {
     let kernel = cx.kernel();
-    let total = kernel.machine.memory;
-    let used = kernel.frames.resident();
+    let (total, free) = crate::procfs::system::memory(kernel);
     let procs = kernel.tree.lock().tasks().count();
     let uptime = kernel.boot.started.elapsed().as_secs();
     let value = Sysinfo {
         uptime: i64::try_from(uptime).unwrap_or(i64::MAX),
         total_ram: total,
-        free_ram: total.saturating_sub(used),
+        free_ram: free,
         procs: u16::try_from(procs).unwrap_or(u16::MAX),
         unit: 1,
         ..Sysinfo::default()

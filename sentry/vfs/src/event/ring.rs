@@ -1,6 +1,7 @@
 //! A ring of bytes that grows on demand up to a limit: the store of pipes and stream sockets.
 
 use abi::SysResult;
+use mm::kernel_bytes::KernelCharge;
 use mm::{GuestSink, GuestSource};
 
 const FIRST_ALLOCATION: usize = 4096;
@@ -13,13 +14,21 @@ pub struct ByteRing {
     store: Vec<u8>,
     head: usize,
     len: usize,
+    charge: KernelCharge,
+}
+
+/// Whether a ring that grows asks its group for memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asks {
+    Yes,
+    No,
 }
 
 impl ByteRing {
     /// An empty ring without a store.
     #[must_use]
     pub const fn new() -> ByteRing {
-        ByteRing { store: Vec::new(), head: 0, len: 0 }
+        ByteRing { store: Vec::new(), head: 0, len: 0, charge: KernelCharge::none() }
     }
     /// Bytes inside.
     #[must_use]
@@ -32,12 +41,16 @@ impl ByteRing {
         self.len == 0
     }
 
-    fn reserve(&mut self, more: usize) {
+    fn reserve(&mut self, more: usize, asks: Asks) -> SysResult<()> {
         let need = self.len.saturating_add(more);
         if need <= self.store.len() {
-            return;
+            return Ok(());
         }
         let size = need.next_power_of_two().max(FIRST_ALLOCATION);
+        match asks {
+            Asks::Yes => self.charge.resize(size as u64)?,
+            Asks::No => self.charge.set(size as u64),
+        }
         let mut store = Vec::with_capacity(size);
         let (a, b) = self.slices(0, self.len);
         store.extend_from_slice(a);
@@ -45,6 +58,7 @@ impl ByteRing {
         store.resize(size, 0);
         self.store = store;
         self.head = 0;
+        Ok(())
     }
 
     /// The two pieces that hold `[from, from + len)` of the content.
@@ -68,7 +82,7 @@ impl ByteRing {
         if want == 0 {
             return Ok(0);
         }
-        self.reserve(want);
+        self.reserve(want, Asks::Yes)?;
         let mut done = 0;
         while done < want {
             let cap = self.store.len();
@@ -91,7 +105,8 @@ impl ByteRing {
 
     /// Appends kernel bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
+        // Without asking it cannot fail.
+        let _ = self.reserve(bytes.len(), Asks::No);
         let mut left = bytes;
         while !left.is_empty() {
             let cap = self.store.len();
@@ -141,6 +156,7 @@ impl ByteRing {
             self.head = 0;
             if self.store.len() > KEEP {
                 self.store = Vec::new();
+                self.charge.set(0);
             }
         } else {
             self.head = (self.head + count) % self.store.len();

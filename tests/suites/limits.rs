@@ -1,0 +1,243 @@
+//! Limits of a container: on the host's cgroup files, as the guest sees them, and when a guest runs into them.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tests::bundle::Bundle;
+use tests::command::{self, Done};
+use tests::{PLATFORMS, rootfs};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A greedy program: `hog memory|hold|pipes|threads MAXIMUM`.
+const HOG: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static void *rest(void *arg) { pause(); return arg; }
+int main(int argc, char **argv) {
+    int most = atoi(argv[2]), got = 0;
+    if (argc < 3) return 9;
+    for (; got < most; got++) {
+        if (!strcmp(argv[1], "memory") || !strcmp(argv[1], "hold")) {
+            char *p = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (p == MAP_FAILED) break;
+            memset(p, 1, 1 << 20);
+        } else if (!strcmp(argv[1], "pipes")) {
+            static char page[1 << 16];
+            int fd[2];
+            if (pipe(fd) < 0) break;
+            fcntl(fd[1], F_SETPIPE_SZ, 1 << 20);
+            fcntl(fd[1], F_SETFL, O_NONBLOCK);
+            while (write(fd[1], page, sizeof page) > 0) {}
+        } else {
+            pthread_t t;
+            pthread_attr_t a;
+            pthread_attr_init(&a);
+            pthread_attr_setstacksize(&a, 65536);
+            int error = pthread_create(&t, &a, rest, 0);
+            if (error) { errno = error; break; }
+        }
+    }
+    if (!strcmp(argv[1], "hold")) pause();
+    printf("%d %s\n", got, got < most ? strerror(errno) : "all");
+    fflush(stdout);
+    _exit(0);
+}
+"#;
+
+fn hog() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let dir = std::env::temp_dir();
+        let source = dir.join(format!("gvisor-rs-hog-{}.c", std::process::id()));
+        let program = tests::target_dir().join("guest-hog");
+        fs::write(&source, HOG).expect("a temporary file");
+        let built = Command::new("cc").args(["-static", "-O1", "-pthread", "-o"]).arg(&program).arg(&source).status();
+        assert!(built.expect("cc starts").success(), "the hog does not build");
+        let _ = fs::remove_file(source);
+        program
+    })
+}
+
+/// A shell over busybox with `/hog`, cgroup2 and these limits.
+fn limited(script: &str, resources: Value) -> Bundle {
+    let mut bundle = Bundle::new(rootfs::busybox(), &["/bin/sh", "-c", script]).bind(hog(), "/hog", "ro");
+    let linux = bundle.config.pointer_mut("/linux").and_then(Value::as_object_mut).expect("linux");
+    linux.insert("resources".into(), resources);
+    let mounts = bundle.config.pointer_mut("/mounts").and_then(Value::as_array_mut).expect("mounts");
+    mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}));
+    bundle
+}
+
+fn run(platform: &str, script: &str, resources: Value) -> Done {
+    command::run(&mut limited(script, resources).run(platform), LIMIT)
+}
+
+#[test]
+fn a_memory_hog_is_killed_and_its_container_goes_on() {
+    for platform in PLATFORMS {
+        let script = "/hog memory 300; echo status $?; /hog memory 20; grep oom_kill /sys/fs/cgroup/memory.events";
+        let done = run(platform, script, json!({"memory": {"limit": 64 << 20}})).expect_ok(platform);
+        let lines: Vec<&str> = done.stdout.lines().collect();
+        assert_eq!(lines, ["status 137", "20 all", "oom_kill 1"], "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn the_best_candidate_dies() {
+    // The first one has as much memory when it comes to it, and has asked to be spared.
+    let script = "(echo -900 > /proc/self/oom_score_adj; exec /hog hold 36) &
+        while [ $(cat /sys/fs/cgroup/memory.current) -lt 36000000 ]; do sleep 0.1; done
+        /hog memory 300; echo status $?; kill -0 $! && echo spared; kill -9 $!";
+    for platform in PLATFORMS {
+        let done = run(platform, script, json!({"memory": {"limit": 64 << 20}})).expect_ok(platform);
+        assert_eq!(done.stdout, "status 137\nspared\n", "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn pipe_buffers_count() {
+    for platform in PLATFORMS {
+        let script = "ulimit -n 2000; /hog pipes 400; echo status $?; echo alive";
+        let done = run(platform, script, json!({"memory": {"limit": 64 << 20}})).expect_ok(platform);
+        assert!(done.stdout.ends_with("alive\n"), "{platform}: {}", done.stdout);
+        assert!(!done.stdout.contains("all"), "{platform}: 400 MiB of pipes in 64: {}", done.stdout);
+    }
+}
+
+#[test]
+fn a_full_tmpfs_ends_well() {
+    for platform in PLATFORMS {
+        let script = "dd if=/dev/zero of=/tmp/full bs=1M count=300 2>/dev/null; echo status $?";
+        let done = run(platform, script, json!({"memory": {"limit": 64 << 20}}));
+        // Memory that no kill brings back: the shell may be next.
+        assert!(
+            done.code() == 137 || (done.code() == 0 && !done.stdout.contains("status 0")),
+            "{platform}: {} {} {}",
+            done.code(),
+            done.stdout,
+            done.stderr
+        );
+        let small = "mount -t tmpfs -o size=4m t /tmp && dd if=/dev/zero of=/tmp/x bs=1M count=9 2>&1 | grep -c 'No space'";
+        let done = run(platform, small, json!({})).expect_ok(platform);
+        assert_eq!(done.stdout, "1\n");
+    }
+}
+
+#[test]
+fn fork_and_thread_bombs() {
+    for platform in PLATFORMS {
+        let script = "/hog threads 200; cat /sys/fs/cgroup/pids.max
+            (i=0; while [ $i -lt 100 ]; do sleep 100 & i=$((i+1)); done) 2>/dev/null
+            [ $(cat /sys/fs/cgroup/pids.current) -le 20 ] && echo bounded
+            grep -q 'max [1-9]' /sys/fs/cgroup/pids.events && echo counted";
+        let done = run(platform, script, json!({"pids": {"limit": 20}})).expect_ok(platform);
+        let want = "18 Resource temporarily unavailable\n20\nbounded\ncounted\n";
+        assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn nested_groups_are_enforced() {
+    let script = "cd /sys/fs/cgroup; cat cgroup.controllers; echo '+memory +pids' > cgroup.subtree_control; mkdir a
+        echo 16M > a/memory.max; cat a/memory.max; echo 5 > a/pids.max
+        (echo 0 > a/cgroup.procs; cat /proc/self/cgroup; /hog memory 100; echo status $?; /hog threads 50)
+        grep oom_kill a/memory.events; grep oom_kill memory.events; cat memory.events.local | grep -c 'oom_kill 0'
+        rmdir a && echo gone";
+    for platform in PLATFORMS {
+        let done = run(platform, script, json!({})).expect_ok(platform);
+        let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n3 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
+        assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn a_guest_sees_its_limits() {
+    let script = "grep MemTotal /proc/meminfo; cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max; free -m | sed -n 's/^Mem: *\\([0-9]*\\).*/\\1/p'";
+    let resources = json!({"memory": {"limit": 256 << 20}, "cpu": {"quota": 50_000, "period": 100_000, "shares": 512}, "pids": {"limit": 77}});
+    for platform in PLATFORMS {
+        let done = run(platform, script, resources.clone()).expect_ok(platform);
+        let want = "MemTotal:         262144 kB\n268435456\n50000 100000\n20\n77\n256\n";
+        assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
+    }
+}
+
+/// Where a controller's files of this path are, on v1, v2 or a hybrid.
+fn host_file(path: &str, controller: &str, v1: &str, v2: &str) -> Option<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let candidates = [root.join(controller).join(path).join(v1), root.join(path).join(v2)];
+    candidates.into_iter().find(|file| file.exists())
+}
+
+#[test]
+fn host_cgroups_come_change_and_go() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut bundle = limited("sleep 1000", json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}}));
+    let path = format!("gvisor-rs-test/{}", bundle.id());
+    if let Some(args) = bundle.config.pointer_mut("/process/args") {
+        *args = json!(["/bin/sleep", "1000"]);
+    }
+    if let Some(linux) = bundle.config.pointer_mut("/linux").and_then(Value::as_object_mut) {
+        linux.insert("cgroupsPath".into(), json!(format!("/{path}")));
+    }
+    let status = bundle
+        .runsc("systrap", "run")
+        .arg("--bundle")
+        .arg(bundle.dir())
+        .args(["--detach", bundle.id()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("runsc starts").success());
+    let verb = |words: &[&str]| {
+        let (verb, rest) = words.split_first().expect("a verb");
+        command::run(bundle.runsc("systrap", verb).args(rest), LIMIT)
+    };
+    let read = |controller: &str, v1: &str, v2: &str| -> u64 {
+        let file = host_file(&path, controller, v1, v2).unwrap_or_else(|| panic!("no {v1} or {v2}"));
+        fs::read_to_string(&file).expect("a limit").trim().parse().expect("a number")
+    };
+    let memory = || read("memory", "memory.limit_in_bytes", "memory.max");
+    assert!((64 << 20..192 << 20).contains(&memory()), "{}", memory());
+    assert!((100..200).contains(&read("pids", "pids.max", "pids.max")));
+    let members = host_file(&path, "memory", "cgroup.procs", "cgroup.procs").expect("members");
+    let members = fs::read_to_string(members).expect("members");
+    let names: Vec<String> = members
+        .lines()
+        .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned())
+        .collect();
+    for name in ["runsc-monitor", "runsc-sentry", "runsc-gofer", "stub"] {
+        assert!(names.iter().any(|other| other == name), "{name} is not among {names:?}");
+    }
+    verb(&["update", "--memory", "256m", "--pids-limit", "90", bundle.id()]).expect_ok("update");
+    assert!(memory() > 256 << 20);
+    let seen = verb(&["exec", bundle.id(), "/bin/cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max"]);
+    assert_eq!(seen.expect_ok("exec").stdout, "268435456\n90\n");
+    let before = memory();
+    assert_ne!(verb(&["update", "--memory", "1", bundle.id()]).code(), 0, "less than it uses");
+    assert_eq!(memory(), before);
+    let stats = verb(&["events", "--stats", bundle.id()]).expect_ok("events");
+    let event: Value = serde_json::from_str(&stats.stdout).expect("JSON");
+    let at = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    assert_eq!((at("/data/memory/usage/limit"), at("/data/pids/limit"), at("/data/pids/current")), (256 << 20, 90, 1));
+    assert!(at("/data/memory/usage/usage") > 0 && at("/data/cpu/usage/total") > 0, "{event}");
+    verb(&["delete", "--force", bundle.id()]).expect_ok("delete");
+    assert!(host_file(&path, "memory", "cgroup.procs", "cgroup.procs").is_none(), "the cgroup is left");
+    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(controller.path().join("gvisor-rs-test"));
+    }
+    let _ = fs::remove_dir("/sys/fs/cgroup/gvisor-rs-test");
+}
