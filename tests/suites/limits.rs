@@ -62,7 +62,8 @@ fn hog() -> &'static Path {
         let source = dir.join(format!("gvisor-rs-hog-{}.c", std::process::id()));
         let program = tests::target_dir().join("guest-hog");
         fs::write(&source, HOG).expect("a temporary file");
-        let built = Command::new("cc").args(["-static", "-O1", "-pthread", "-o"]).arg(&program).arg(&source).status();
+        let built =
+            Command::new("cc").args(["-static", "-O1", "-pthread", "-o"]).arg(&program).arg(&source).status();
         assert!(built.expect("cc starts").success(), "the hog does not build");
         let _ = fs::remove_file(source);
         program
@@ -75,7 +76,9 @@ fn limited(script: &str, resources: Value) -> Bundle {
     let linux = bundle.config.pointer_mut("/linux").and_then(Value::as_object_mut).expect("linux");
     linux.insert("resources".into(), resources);
     let mounts = bundle.config.pointer_mut("/mounts").and_then(Value::as_array_mut).expect("mounts");
-    mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}));
+    mounts.push(
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}),
+    );
     bundle
 }
 
@@ -86,7 +89,8 @@ fn run(platform: &str, script: &str, resources: Value) -> Done {
 #[test]
 fn a_memory_hog_is_killed_and_its_container_goes_on() {
     for platform in PLATFORMS {
-        let script = "/hog memory 300; echo status $?; /hog memory 20; grep oom_kill /sys/fs/cgroup/memory.events";
+        let script =
+            "/hog memory 300; echo status $?; /hog memory 20; grep oom_kill /sys/fs/cgroup/memory.events";
         let done = run(platform, script, json!({"memory": {"limit": 64 << 20}})).expect_ok(platform);
         let lines: Vec<&str> = done.stdout.lines().collect();
         assert_eq!(lines, ["status 137", "20 all", "oom_kill 1"], "{platform}: {}", done.stderr);
@@ -156,7 +160,7 @@ fn nested_groups_are_enforced() {
         rmdir a && echo gone";
     for platform in PLATFORMS {
         let done = run(platform, script, json!({})).expect_ok(platform);
-        let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n3 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
+        let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n4 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
         assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
     }
 }
@@ -184,7 +188,10 @@ fn host_cgroups_come_change_and_go() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let mut bundle = limited("sleep 1000", json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}}));
+    let mut bundle = limited(
+        "sleep 1000",
+        json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}}),
+    );
     let path = format!("gvisor-rs-test/{}", bundle.id());
     if let Some(args) = bundle.config.pointer_mut("/process/args") {
         *args = json!(["/bin/sleep", "1000"]);
@@ -224,7 +231,8 @@ fn host_cgroups_come_change_and_go() {
     }
     verb(&["update", "--memory", "256m", "--pids-limit", "90", bundle.id()]).expect_ok("update");
     assert!(memory() > 256 << 20);
-    let seen = verb(&["exec", bundle.id(), "/bin/cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max"]);
+    let seen =
+        verb(&["exec", bundle.id(), "/bin/cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max"]);
     assert_eq!(seen.expect_ok("exec").stdout, "268435456\n90\n");
     let before = memory();
     assert_ne!(verb(&["update", "--memory", "1", bundle.id()]).code(), 0, "less than it uses");
@@ -232,7 +240,10 @@ fn host_cgroups_come_change_and_go() {
     let stats = verb(&["events", "--stats", bundle.id()]).expect_ok("events");
     let event: Value = serde_json::from_str(&stats.stdout).expect("JSON");
     let at = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-    assert_eq!((at("/data/memory/usage/limit"), at("/data/pids/limit"), at("/data/pids/current")), (256 << 20, 90, 1));
+    assert_eq!(
+        (at("/data/memory/usage/limit"), at("/data/pids/limit"), at("/data/pids/current")),
+        (256 << 20, 90, 1)
+    );
     assert!(at("/data/memory/usage/usage") > 0 && at("/data/cpu/usage/total") > 0, "{event}");
     verb(&["delete", "--force", bundle.id()]).expect_ok("delete");
     assert!(host_file(&path, "memory", "cgroup.procs", "cgroup.procs").is_none(), "the cgroup is left");

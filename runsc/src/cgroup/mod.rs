@@ -95,6 +95,14 @@ impl Membership {
         self.groups.iter().try_for_each(|group| put_or_say(&group.path.join("cgroup.procs"), "0"))
     }
 
+    /// Takes the process that made them out again: it ran the container in front of its caller.
+    pub(crate) fn leave(&self) {
+        for group in &self.groups {
+            // A cgroup that is gone since leaves it where it is, and the directory stays.
+            let _ = write::put(&group.origin.join("cgroup.procs"), "0");
+        }
+    }
+
     /// `data` of runc's stats event.
     pub(crate) fn stats(&self) -> serde_json::Value {
         stats::read(&self.groups)
@@ -136,7 +144,7 @@ fn bounds_nothing(resources: &LinuxResources) -> bool {
 
 /// Removes a group and those below it.
 fn remove_tree(path: &Path, depth: u32) {
-    if gone(path) || depth > 16 {
+    if depth > 16 {
         return;
     }
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {

@@ -171,6 +171,7 @@ impl Begun {
     /// Removes what [`begin`] made.
     pub(super) fn undo(self) {
         if let Some(cgroup) = &self.cgroup {
+            cgroup.leave();
             cgroup.remove();
         }
         let _ = self.held.remove();

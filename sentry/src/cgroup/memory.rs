@@ -329,7 +329,8 @@ fn kill(kernel: &Kernel, process: &Arc<Process>) {
     if process.marks.oom_score_adj.load(Ordering::Relaxed) <= -1000 {
         return;
     }
-    if let Some(group) = process.cgroup.lock().clone() {
+    let group = process.cgroup.lock().clone();
+    if let Some(group) = group {
         group.tally(|counts| &counts.oom_kill);
     }
     let name = process.leader().map(|task| task.published.lock().comm_text()).unwrap_or_default();

@@ -14,7 +14,8 @@ pub(super) fn edit(text: &str, entry: &Entry, way: Way) -> Outcome<String> {
         serde_json::from_str(text).map_err(|error| Failure::new(format!("malformed JSON: {error}")))?
     };
     let before = config.clone();
-    let top = config.as_object_mut().ok_or_else(|| Failure::new("malformed: the file is not a JSON object"))?;
+    let top =
+        config.as_object_mut().ok_or_else(|| Failure::new("malformed: the file is not a JSON object"))?;
     match way {
         Way::In => {
             let runtimes = top.entry("runtimes").or_insert_with(|| json!({}));
@@ -70,8 +71,7 @@ fn indent(text: &str) -> String {
 
 fn print(config: &Value, indent: String) -> Outcome<String> {
     let mut out = Vec::new();
-    let mut printer =
-        Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(indent.as_bytes()));
+    let mut printer = Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(indent.as_bytes()));
     config.serialize(&mut printer).map_err(|error| Failure::new(error.to_string()))?;
     out.push(b'\n');
     String::from_utf8(out).map_err(|error| Failure::new(error.to_string()))

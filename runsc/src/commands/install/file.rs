@@ -25,7 +25,8 @@ impl Edited {
         // A link stays one: what it points to is replaced.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (before, mode) = read(&path)?;
-        let after = edit(before.as_deref().unwrap_or("")).map_err(|failure| failure.within(path.display()))?;
+        let after =
+            edit(before.as_deref().unwrap_or("")).map_err(|failure| failure.within(path.display()))?;
         let after = if before.is_none() && after.is_empty() { None } else { Some(after) };
         Ok(Edited { path, before, after, mode: mode.unwrap_or(0o644) })
     }

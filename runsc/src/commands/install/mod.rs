@@ -67,9 +67,12 @@ fn entry(args: &Install) -> Outcome<Entry> {
     }
     let binary = match &args.binary {
         Some(path) if path.is_absolute() => path.clone(),
-        Some(path) => return Err(Failure::new(format!("--binary: {}: not an absolute path", path.display()))),
-        None => std::env::current_exe()
-            .map_err(|error| Failure::new(format!("--binary: this program's own path is unknown: {error}")))?,
+        Some(path) => {
+            return Err(Failure::new(format!("--binary: {}: not an absolute path", path.display())));
+        }
+        None => std::env::current_exe().map_err(|error| {
+            Failure::new(format!("--binary: this program's own path is unknown: {error}"))
+        })?,
     };
     let mut list: Vec<String> = args.runtime_args.clone();
     list.extend(args.rest.iter().cloned());

@@ -36,7 +36,9 @@ fn docker_says_what_is_wrong() {
 fn containerd_keeps_comments() {
     let before = "# ours\nversion = 2\n\n[plugins]\n  # the CRI plugin\n  [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n    snapshotter = \"native\" # no overlay here\n\n[debug]\n  level = \"info\"\n";
     let after = containerd::edit(before, &entry(&[]), Way::In).unwrap();
-    for line in ["# ours", "# the CRI plugin", "snapshotter = \"native\" # no overlay here", "level = \"info\""] {
+    for line in
+        ["# ours", "# the CRI plugin", "snapshotter = \"native\" # no overlay here", "level = \"info\""]
+    {
         assert!(after.contains(line), "{line:?} is gone:\n{after}");
     }
     let header = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.gvisor-rs]";
@@ -49,7 +51,10 @@ fn containerd_keeps_comments() {
 #[test]
 fn containerd_versions() {
     let three = containerd::edit("version = 3\n", &entry(&[]), Way::In).unwrap();
-    assert!(three.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.gvisor-rs]"), "{three}");
+    assert!(
+        three.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.gvisor-rs]"),
+        "{three}"
+    );
     let none = containerd::edit("", &entry(&[]), Way::In).unwrap();
     assert!(none.starts_with("version = 2\n"), "{none}");
     let fails = |text: &str| containerd::edit(text, &entry(&[]), Way::In).unwrap_err().message;
