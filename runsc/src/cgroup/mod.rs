@@ -19,6 +19,7 @@ pub(crate) use limits::cpu_weight;
 use limits::{Groups, When};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use write::{Writes, put_or_say};
 
@@ -101,6 +102,16 @@ impl Membership {
             // A cgroup that is gone since leaves it where it is, and the directory stays.
             let _ = write::put(&group.origin.join("cgroup.procs"), "0");
         }
+    }
+
+    /// `cgroup.procs` of every hierarchy, open for writing.
+    pub(crate) fn doors(&self) -> Outcome<Vec<OwnedFd>> {
+        let open = |group: &Group| {
+            let path = group.path.join("cgroup.procs");
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.map(OwnedFd::from).doing(|| path.display())
+        };
+        self.groups.iter().map(open).collect()
     }
 
     /// `data` of runc's stats event.

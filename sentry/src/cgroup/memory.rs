@@ -100,6 +100,7 @@ impl Memory {
 #[derive(Debug, Default)]
 pub struct Bounds {
     roots: Ranked<Leaf, Vec<Weak<Cgroup>>>,
+    pub(super) common: super::home::Common,
 }
 
 impl Bounds {

@@ -5,6 +5,7 @@
 //! enforce and are shown here: guests cannot hand those down, and are told so. Rank of the groups: `Leaf`.
 
 mod files;
+mod home;
 pub mod memory;
 
 use crate::control::spec::Limits;
@@ -15,7 +16,8 @@ use lock::Ranked;
 use lock::order::Leaf;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock, Weak};
 
 pub use files::{CgroupType, filesystem};
 
@@ -41,6 +43,8 @@ pub struct Cgroup {
     /// Most tasks at once.
     pids_peak: AtomicU64,
     memory: memory::Memory,
+    /// The host's cgroup of a pod's further container.
+    home: OnceLock<home::Doors>,
     /// Controllers whose files children have.
     offers: AtomicU8,
     /// Processor limits, which the host enforces; only the root's are set.
@@ -63,11 +67,12 @@ impl std::fmt::Debug for Cgroup {
 }
 
 impl Cgroup {
-    /// The root of a container.
+    /// The root of a container. `doors` are descriptors of its `cgroup.procs` on the host, for a pod's.
     #[must_use]
-    pub fn root(kernel: &Arc<Kernel>, limits: &Limits) -> Arc<Cgroup> {
+    pub fn root(kernel: &Arc<Kernel>, limits: &Limits, doors: Vec<OwnedFd>) -> Arc<Cgroup> {
         let root = Cgroup::build(Vec::new(), None, *limits);
         kernel.bounds.add(&root);
+        root.moves_in(kernel, doors);
         if limits.memory_max.is_some() {
             memory::bound(kernel);
         }
@@ -108,6 +113,7 @@ impl Cgroup {
             pids_refused: AtomicU64::new(0),
             pids_peak: AtomicU64::new(0),
             memory: memory::Memory::new(limits.memory_max.unwrap_or(NO_LIMIT)),
+            home: OnceLock::new(),
             offers: AtomicU8::new(0),
             limits: Ranked::new(limits),
         })

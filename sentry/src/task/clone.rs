@@ -186,6 +186,10 @@ fn copy_owned(
         Arc::clone(&parent.mm)
     } else {
         let mm = parent.mm.fork()?;
+        let group = cx.shared.process.cgroup.lock().clone();
+        if let Some(group) = group {
+            group.house(cx.kernel(), &mm);
+        }
         mm.set_single_threaded(true);
         mm
     };
