@@ -166,6 +166,20 @@ fn nested_groups_are_enforced() {
 }
 
 #[test]
+fn a_frozen_group_rests() {
+    let script = "cd /sys/fs/cgroup; mkdir f; (echo 0 > f/cgroup.procs; while :; do echo >> /tmp/count; sleep 0.01; done) &
+        while [ ! -s /tmp/count ]; do sleep 0.01; done; echo 1 > f/cgroup.freeze
+        while ! grep -q 'frozen 1' f/cgroup.events; do sleep 0.01; done
+        a=$(wc -l < /tmp/count); sleep 0.3; b=$(wc -l < /tmp/count); [ $a = $b ] && echo still
+        echo 0 > f/cgroup.freeze; sleep 0.3; [ $(wc -l < /tmp/count) -gt $b ] && echo moving
+        echo 1 > f/cgroup.kill; wait; rmdir f && echo gone";
+    for platform in PLATFORMS {
+        let done = run(platform, script, json!({})).expect_ok(platform);
+        assert_eq!(done.stdout, "still\nmoving\ngone\n", "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
 fn a_guest_sees_its_limits() {
     let script = "grep MemTotal /proc/meminfo; cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max; free -m | sed -n 's/^Mem: *\\([0-9]*\\).*/\\1/p'";
     let resources = json!({"memory": {"limit": 256 << 20}, "cpu": {"quota": 50_000, "period": 100_000, "shares": 512}, "pids": {"limit": 77}});

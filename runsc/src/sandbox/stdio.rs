@@ -38,7 +38,10 @@ pub(crate) fn prepare(
             return Err(Failure::new("--console-socket: process.terminal is false"));
         }
         let stdio = own_stdio()?;
-        return Ok(Prepared { descriptors: Descriptors { stdio, preserved, ..Descriptors::default() }, master: None });
+        return Ok(Prepared {
+            descriptors: Descriptors { stdio, preserved, ..Descriptors::default() },
+            master: None,
+        });
     }
     let size = process.console_size().as_ref().map(|size| {
         let cut = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);

@@ -165,7 +165,12 @@ fn carry_out(
 ) -> Result<Answer, ControlError> {
     match ask {
         Ask::Create { spec } => {
-            let donated = sort(fds, spec.process.stdio, spec.process.preserved, Gofer::Expected { cgroups: spec.cgroup_files })?;
+            let donated = sort(
+                fds,
+                spec.process.stdio,
+                spec.process.preserved,
+                Gofer::Expected { cgroups: spec.cgroup_files },
+            )?;
             let id = spec.id.clone();
             control.create_container(*spec, donated)?;
             connection.containers.push(id);

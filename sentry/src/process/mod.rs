@@ -85,6 +85,8 @@ pub struct Marks {
     pub no_huge_pages: AtomicBool,
     /// It has made threads, or processes in its own memory, since its last execve.
     pub shares_memory: AtomicBool,
+    /// Its control group is frozen (`cgroup.freeze`).
+    pub frozen_by_group: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
     /// Value of `/proc/pid/oom_score_adj`.
@@ -271,6 +273,7 @@ impl Process {
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.freezer.get().is_some_and(|freezer| freezer.is_frozen())
+            || self.marks.frozen_by_group.load(Ordering::SeqCst)
     }
     /// A copy of the thread list.
     #[must_use]
