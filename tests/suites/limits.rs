@@ -160,8 +160,22 @@ fn nested_groups_are_enforced() {
         rmdir a && echo gone";
     for platform in PLATFORMS {
         let done = run(platform, script, json!({})).expect_ok(platform);
-        let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n3 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
+        let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n4 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
         assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn a_frozen_group_rests() {
+    let script = "cd /sys/fs/cgroup; mkdir f; (echo 0 > f/cgroup.procs; while :; do echo >> /tmp/count; sleep 0.01; done) &
+        while [ ! -s /tmp/count ]; do sleep 0.01; done; echo 1 > f/cgroup.freeze
+        while ! grep -q 'frozen 1' f/cgroup.events; do sleep 0.01; done
+        a=$(wc -l < /tmp/count); sleep 0.3; b=$(wc -l < /tmp/count); [ $a = $b ] && echo still
+        echo 0 > f/cgroup.freeze; sleep 0.3; [ $(wc -l < /tmp/count) -gt $b ] && echo moving
+        echo 1 > f/cgroup.kill; wait; rmdir f && echo gone";
+    for platform in PLATFORMS {
+        let done = run(platform, script, json!({})).expect_ok(platform);
+        assert_eq!(done.stdout, "still\nmoving\ngone\n", "{platform}: {}", done.stderr);
     }
 }
 

@@ -45,6 +45,9 @@ pub(super) struct Group {
     pub(super) path: PathBuf,
     /// Mount point of the hierarchy.
     pub(super) mount: PathBuf,
+    /// Where the process that made it came from.
+    #[serde(default)]
+    pub(super) origin: PathBuf,
 }
 
 /// `linux.cgroupsPath`, understood.
@@ -121,7 +124,8 @@ impl Hierarchy {
             }
             Place::Relative(path) => self.mount.join(&self.own).join(path),
         };
-        Group { controllers: self.controllers.clone(), path, mount: self.mount.clone() }
+        let origin = self.mount.join(&self.own);
+        Group { controllers: self.controllers.clone(), path, mount: self.mount.clone(), origin }
     }
 }
 

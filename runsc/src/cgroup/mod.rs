@@ -19,6 +19,7 @@ pub(crate) use limits::cpu_weight;
 use limits::{Groups, When};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use write::{Writes, put_or_say};
 
@@ -95,6 +96,24 @@ impl Membership {
         self.groups.iter().try_for_each(|group| put_or_say(&group.path.join("cgroup.procs"), "0"))
     }
 
+    /// Takes the process that made them out again: it ran the container in front of its caller.
+    pub(crate) fn leave(&self) {
+        for group in &self.groups {
+            // A cgroup that is gone since leaves it where it is, and the directory stays.
+            let _ = write::put(&group.origin.join("cgroup.procs"), "0");
+        }
+    }
+
+    /// `cgroup.procs` of every hierarchy, open for writing.
+    pub(crate) fn doors(&self) -> Outcome<Vec<OwnedFd>> {
+        let open = |group: &Group| {
+            let path = group.path.join("cgroup.procs");
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.map(OwnedFd::from).doing(|| path.display())
+        };
+        self.groups.iter().map(open).collect()
+    }
+
     /// `data` of runc's stats event.
     pub(crate) fn stats(&self) -> serde_json::Value {
         stats::read(&self.groups)
@@ -136,7 +155,7 @@ fn bounds_nothing(resources: &LinuxResources) -> bool {
 
 /// Removes a group and those below it.
 fn remove_tree(path: &Path, depth: u32) {
-    if gone(path) || depth > 16 {
+    if depth > 16 {
         return;
     }
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {

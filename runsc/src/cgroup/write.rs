@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 /// One value for one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Write {
+struct Write {
     /// Absolute path.
-    pub(super) file: PathBuf,
+    file: PathBuf,
     /// Without a newline.
-    pub(super) value: String,
+    value: String,
     /// What a missing file means.
-    pub(super) missing: Missing,
+    missing: Missing,
 }
 
 /// What a missing file or a refusal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Missing {
+enum Missing {
     /// The host cannot do what was asked for.
     Fails,
     /// It is enforced elsewhere, or is not worth an error.
@@ -41,12 +41,6 @@ impl Writes {
         let write = Write { file: dir.join(name), value: value.to_string(), missing: Missing::Passes };
         self.list.push(write);
     }
-    /// What is in the list.
-    #[cfg(test)]
-    pub(super) fn list(&self) -> &[Write] {
-        &self.list
-    }
-
     /// Writes all; when one fails, those before it get their former values back, last first.
     pub(super) fn carry_out(self) -> Outcome<()> {
         let mut done: Vec<(PathBuf, String)> = Vec::new();

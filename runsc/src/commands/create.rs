@@ -70,9 +70,14 @@ pub(super) fn begin_plan(
         }
     };
     let held = store.create(&id)?;
+    let mut plan = plan;
     let made = (|| {
-        let prepared = prepare(&plan.process, console_socket, preserve, presence)?;
+        let mut prepared = prepare(&plan.process, console_socket, preserve, presence)?;
         let cgroup = Membership::create(global, &plan)?;
+        if let Some(cgroup) = cgroup.as_ref().filter(|_| plan.is_pod() || plan.place != Place::Root) {
+            prepared.descriptors.cgroups = cgroup.doors()?;
+            plan.container.cgroup_files = u32::try_from(prepared.descriptors.cgroups.len()).unwrap_or(0);
+        }
         let (socket, doors) = match &sandbox_record {
             Some(record) => (store.socket(&record.sandbox), None),
             None => {
@@ -174,6 +179,7 @@ impl Begun {
     /// Removes what [`begin`] made.
     pub(super) fn undo(self) {
         if let Some(cgroup) = &self.cgroup {
+            cgroup.leave();
             cgroup.remove();
         }
         let _ = self.held.remove();
@@ -281,7 +287,8 @@ fn become_monitor(
 ) -> Outcome<MonitorParts> {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let mut keep = vec![input.as_fd(), output.as_fd(), error.as_fd(), report.as_fd()];
-    keep.extend(descriptors.stdio.iter().chain(&descriptors.preserved).map(AsFd::as_fd));
+    let donated = descriptors.stdio.iter().chain(&descriptors.preserved).chain(&descriptors.cgroups);
+    keep.extend(donated.map(AsFd::as_fd));
     keep.extend(doors.map(|doors| doors.listener.as_fd()));
     keep.extend(doors.and_then(|doors| doors.log.as_ref()).map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;

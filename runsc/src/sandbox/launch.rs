@@ -37,6 +37,8 @@ pub(crate) struct Descriptors {
     pub(crate) stdio: Vec<OwnedFd>,
     /// 3 and up.
     pub(crate) preserved: Vec<OwnedFd>,
+    /// `cgroup.procs` of a pod's container.
+    pub(crate) cgroups: Vec<OwnedFd>,
 }
 
 /// Sockets and files that the new processes get.
@@ -65,7 +67,8 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let (failures, gofer_failures) = pipe()?;
     let who = identity();
     let config = boot_config(global, plan);
-    let donated = Donated { stdio: fds.stdio, preserved: fds.preserved, gofer: Some(sentry_gofer) };
+    let Descriptors { stdio, preserved, cgroups } = fds;
+    let donated = Donated { stdio, preserved, gofer: Some(sentry_gofer), cgroups };
     let Doors { listener, log, last_words, reach } = doors;
     let (helper, wire, word) = helper(reach.as_ref())?;
     let inherited = Inherited { owner: sentry_owner, listener, network: wire, donated, log, last_words };
@@ -100,6 +103,7 @@ pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<L
     let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, None)?));
     let mut donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().chain(&fds.preserved).map(AsFd::as_fd).collect();
     donated.push(sentry_gofer.as_fd());
+    donated.extend(fds.cgroups.iter().map(AsFd::as_fd));
     if donated.len() > MOST_FDS {
         return Err(Failure::new(format!("--preserve-fds: more than {MOST_FDS}")));
     }

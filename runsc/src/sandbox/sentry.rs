@@ -102,6 +102,7 @@ fn boot(
     keep.extend(
         fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd),
     );
+    keep.extend(fds.donated.cgroups.iter().map(AsFd::as_fd));
     keep.extend(fds.log.iter().chain(&fds.last_words).chain(&fds.network).map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);

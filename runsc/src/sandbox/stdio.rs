@@ -38,14 +38,17 @@ pub(crate) fn prepare(
             return Err(Failure::new("--console-socket: process.terminal is false"));
         }
         let stdio = own_stdio()?;
-        return Ok(Prepared { descriptors: Descriptors { stdio, preserved }, master: None });
+        return Ok(Prepared {
+            descriptors: Descriptors { stdio, preserved, ..Descriptors::default() },
+            master: None,
+        });
     }
     let size = process.console_size().as_ref().map(|size| {
         let cut = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
         (cut(size.height()), cut(size.width()))
     });
     let Pty { master, slave } = console::open(size)?;
-    let descriptors = Descriptors { stdio: vec![slave], preserved };
+    let descriptors = Descriptors { stdio: vec![slave], preserved, ..Descriptors::default() };
     let master = match (console_socket, presence) {
         (Some(socket), _) => {
             console::send_master(socket, &master)?;

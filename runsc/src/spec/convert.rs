@@ -118,6 +118,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         namespaces,
         limits: linux.resources().as_ref().map(limits).unwrap_or_default(),
         cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
+        cgroup_files: 0,
         seccomp: linux.seccomp().as_ref().map_or(Ok(None), seccomp::convert)?,
         uid_mappings: mappings(linux.uid_mappings().as_deref()),
         gid_mappings: mappings(linux.gid_mappings().as_deref()),

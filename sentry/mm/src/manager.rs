@@ -78,6 +78,8 @@ pub struct MemoryManager {
     pub(crate) epoch: AtomicU64,
     /// At most one guest thread runs here: operations may wait for its next `run`.
     single: AtomicBool,
+    /// Dropped before the stub serves somebody else.
+    tenancy: std::sync::OnceLock<Box<dyn Any + Send + Sync>>,
     /// CPU time of the stub when it was taken: pooled stubs have served others before.
     cpu_base_ns: u64,
     /// Operations that wait until a context asks for the stub: a program being loaded is mapped at once.
@@ -153,6 +155,7 @@ impl MemoryManager {
                 me: me.clone(),
                 platform: Arc::clone(platform),
                 frames: Arc::clone(frames),
+                tenancy: std::sync::OnceLock::new(),
                 cpu_base_ns: stub_cpu_ns(&space),
                 space,
                 layout: RankedRw::new(layout),
@@ -172,6 +175,16 @@ impl MemoryManager {
         Ok(mm)
     }
 
+    /// Pid of the stub, as this process sees it.
+    #[must_use]
+    pub fn host_pid(&self) -> Option<i32> {
+        self.space.host_pid()
+    }
+    /// Keeps `tenancy` until the stub is given up. The first one stays.
+    pub fn set_tenancy(&self, tenancy: Box<dyn Any + Send + Sync>) {
+        // Somebody was first: theirs says the same.
+        let _ = self.tenancy.set(tenancy);
+    }
     /// CPU time of guest code here so far, in nanoseconds.
     #[must_use]
     pub fn cpu_ns(&self) -> u64 {
@@ -457,6 +470,7 @@ impl Invalidate for MemoryManager {
 
 impl Drop for MemoryManager {
     fn drop(&mut self) {
+        drop(self.tenancy.take());
         let mut freed: Vec<FrameRange> = Vec::new();
         let mut change = Change::default();
         let segs = self.pages.get_mut().take_all();

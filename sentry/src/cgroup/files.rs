@@ -1,6 +1,6 @@
 //! cgroup2 as a file system: a directory for each group, files for what it says and takes.
 
-use super::{Cgroup, Controllers, NO_LIMIT};
+use super::{Cgroup, Controllers, NO_LIMIT, Wanted};
 use crate::kernel::Kernel;
 use crate::procfs::subject::{Subject, reader};
 use crate::procfs::text::put;
@@ -122,12 +122,22 @@ static FILES: [File; 42] = [
     shows("cgroup.controllers", |view, _| Ok(controllers(view))),
     shows("cgroup.events", |view, _| {
         let populated = u8::from(!view.group.tasks(&view.kernel).is_empty());
-        Ok(format!("populated {populated}\nfrozen 0\n").into_bytes())
+        let frozen = u8::from(view.group.rests(&view.kernel));
+        Ok(format!("populated {populated}\nfrozen {frozen}\n").into_bytes())
     }),
-    takes("cgroup.freeze", zero, |_, write, _| match write.number::<u8>()? {
-        0 => Ok(()),
-        _ => Err(Errno::EOPNOTSUPP),
-    }),
+    takes(
+        "cgroup.freeze",
+        |view, _| Ok(number(u64::from(view.group.freeze.load(Ordering::SeqCst)))),
+        |view, write, _| {
+            below_root(view)?;
+            match write.number::<u8>()? {
+                0 => view.group.freeze(&view.kernel, Wanted::Thawed),
+                1 => view.group.freeze(&view.kernel, Wanted::Frozen),
+                _ => return Err(Errno::ERANGE),
+            }
+            Ok(())
+        },
+    ),
     File { name: "cgroup.kill", read: None, write: Some(kill), controller: None },
     takes("cgroup.max.depth", unlimited, refuse),
     takes("cgroup.max.descendants", unlimited, refuse),

@@ -100,6 +100,7 @@ impl Memory {
 #[derive(Debug, Default)]
 pub struct Bounds {
     roots: Ranked<Leaf, Vec<Weak<Cgroup>>>,
+    pub(super) common: super::home::Common,
 }
 
 impl Bounds {
@@ -329,7 +330,8 @@ fn kill(kernel: &Kernel, process: &Arc<Process>) {
     if process.marks.oom_score_adj.load(Ordering::Relaxed) <= -1000 {
         return;
     }
-    if let Some(group) = process.cgroup.lock().clone() {
+    let group = process.cgroup.lock().clone();
+    if let Some(group) = group {
         group.tally(|counts| &counts.oom_kill);
     }
     let name = process.leader().map(|task| task.published.lock().comm_text()).unwrap_or_default();

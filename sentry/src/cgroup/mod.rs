@@ -5,17 +5,20 @@
 //! enforce and are shown here: guests cannot hand those down, and are told so. Rank of the groups: `Leaf`.
 
 mod files;
+mod home;
 pub mod memory;
 
 use crate::control::spec::Limits;
 use crate::kernel::Kernel;
+use crate::process::{Process, freezer};
 use crate::task::{RunMode, TaskShared};
 use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Leaf;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub use files::{CgroupType, filesystem};
 
@@ -34,6 +37,8 @@ pub struct Cgroup {
     children: Ranked<Leaf, BTreeMap<Vec<u8>, Arc<Cgroup>>>,
     /// Removed: nothing may enter.
     dead: AtomicBool,
+    /// `cgroup.freeze`.
+    freeze: AtomicBool,
     /// `pids.max`.
     pids_max: AtomicU64,
     /// Forks that `pids.max` refused.
@@ -41,10 +46,19 @@ pub struct Cgroup {
     /// Most tasks at once.
     pids_peak: AtomicU64,
     memory: memory::Memory,
+    /// The host's cgroup of a pod's further container.
+    home: OnceLock<home::Doors>,
     /// Controllers whose files children have.
     offers: AtomicU8,
     /// Processor limits, which the host enforces; only the root's are set.
     limits: Ranked<Leaf, Limits>,
+}
+
+/// What `cgroup.freeze` was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    Frozen,
+    Thawed,
 }
 
 bitflags::bitflags! {
@@ -63,11 +77,12 @@ impl std::fmt::Debug for Cgroup {
 }
 
 impl Cgroup {
-    /// The root of a container.
+    /// The root of a container. `doors` are descriptors of its `cgroup.procs` on the host, for a pod's.
     #[must_use]
-    pub fn root(kernel: &Arc<Kernel>, limits: &Limits) -> Arc<Cgroup> {
+    pub fn root(kernel: &Arc<Kernel>, limits: &Limits, doors: Vec<OwnedFd>) -> Arc<Cgroup> {
         let root = Cgroup::build(Vec::new(), None, *limits);
         kernel.bounds.add(&root);
+        root.moves_in(kernel, doors);
         if limits.memory_max.is_some() {
             memory::bound(kernel);
         }
@@ -104,10 +119,12 @@ impl Cgroup {
             parent,
             children: Ranked::new(BTreeMap::new()),
             dead: AtomicBool::new(false),
+            freeze: AtomicBool::new(false),
             pids_max: AtomicU64::new(limits.pids_max.unwrap_or(NO_LIMIT)),
             pids_refused: AtomicU64::new(0),
             pids_peak: AtomicU64::new(0),
             memory: memory::Memory::new(limits.memory_max.unwrap_or(NO_LIMIT)),
+            home: OnceLock::new(),
             offers: AtomicU8::new(0),
             limits: Ranked::new(limits),
         })
@@ -175,6 +192,42 @@ impl Cgroup {
         });
         tasks
     }
+    /// Whether this group or one above it is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let mut at = self.me.upgrade();
+        while let Some(group) = at {
+            if group.freeze.load(Ordering::SeqCst) {
+                return true;
+            }
+            at = group.parent();
+        }
+        false
+    }
+    /// Has a process know whether its group is frozen.
+    fn tell(&self, process: &Process) {
+        let frozen = self.is_frozen();
+        let was = process.marks.frozen_by_group.swap(frozen, Ordering::SeqCst);
+        match (was, frozen) {
+            (false, true) => freezer::hold(process),
+            (true, false) => freezer::release(process),
+            _ => {}
+        }
+    }
+    /// `cgroup.freeze`.
+    fn freeze(&self, kernel: &Kernel, wanted: Wanted) {
+        self.freeze.store(wanted == Wanted::Frozen, Ordering::SeqCst);
+        for process in self.processes(kernel) {
+            let group = process.cgroup.lock().clone();
+            if let Some(group) = group {
+                group.tell(&process);
+            }
+        }
+    }
+    /// Whether it is frozen and all its threads have come to rest.
+    fn rests(&self, kernel: &Kernel) -> bool {
+        self.is_frozen() && self.tasks(kernel).iter().all(|task| task.is_frozen())
+    }
     /// fork(2) of a thread of this group: `EAGAIN` when it or one above it is full.
     pub fn check_fork(&self, kernel: &Kernel) -> SysResult<()> {
         let mut at = self.me.upgrade();
@@ -239,6 +292,7 @@ impl Cgroup {
         }
         let old = task.process.cgroup.lock().replace(Arc::clone(self));
         drop(old);
+        self.tell(&task.process);
         Ok(())
     }
 }

@@ -203,8 +203,8 @@ impl SandboxControl for Sandbox {
             ));
         }
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
-        let Donated { stdio, preserved, gofer } = donated;
-        let cgroup = Cgroup::root(&self.kernel, &spec.limits);
+        let Donated { stdio, preserved, gofer, cgroups } = donated;
+        let cgroup = Cgroup::root(&self.kernel, &spec.limits, cgroups);
         for (name, value) in &spec.sysctl {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
                 .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
@@ -231,7 +231,7 @@ impl SandboxControl for Sandbox {
             missing: process::MissingDirectory::Make,
         })?;
         let init = Arc::clone(&prepared.process);
-        *init.cgroup.lock() = Some(Arc::clone(&cgroup));
+        self.belongs(&init, &cgroup);
         let container = Container {
             init,
             prepared: Some(prepared),
@@ -278,7 +278,7 @@ impl SandboxControl for Sandbox {
             missing: process::MissingDirectory::Refuse,
         })?;
         let process = Arc::clone(&prepared.process);
-        *process.cgroup.lock() = Some(cgroup);
+        self.belongs(&process, &cgroup);
         let pid = process.pid.root();
         self.with(id, |container| {
             container.execs.retain(|_, exec| !exec.awaited || !has_ended(&exec.process));
@@ -444,6 +444,14 @@ impl Sandbox {
     fn hold_timers(&self) {
         let paused = self.containers.lock().values().all(|container| container.freezer.is_frozen());
         timers().hold(if paused { Hold::Held } else { Hold::Free });
+    }
+    /// A process that does not run yet is put into a container's group.
+    fn belongs(&self, process: &Arc<Process>, cgroup: &Arc<Cgroup>) {
+        *process.cgroup.lock() = Some(Arc::clone(cgroup));
+        let mm = process.leader().and_then(|task| task.published.lock().mm.clone());
+        if let Some(mm) = mm {
+            cgroup.house(&self.kernel, &mm);
+        }
     }
     /// A signal for a container that was created and not started: SIGKILL and SIGTERM end it.
     fn end_unstarted(&self, id: &str, signal: Signal) -> ControlResult<()> {

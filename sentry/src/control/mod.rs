@@ -33,6 +33,8 @@ pub struct Donated {
     pub preserved: Vec<OwnedFd>,
     /// The connection to the container's gofer; never there for an exec.
     pub gofer: Option<OwnedFd>,
+    /// `cgroup.procs` of a pod's container on the host, one for each hierarchy.
+    pub cgroups: Vec<OwnedFd>,
 }
 
 /// The kernel as the runtime sees it. Every call may come from any thread.

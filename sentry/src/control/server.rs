@@ -165,7 +165,12 @@ fn carry_out(
 ) -> Result<Answer, ControlError> {
     match ask {
         Ask::Create { spec } => {
-            let donated = sort(fds, spec.process.stdio, spec.process.preserved, Gofer::Expected)?;
+            let donated = sort(
+                fds,
+                spec.process.stdio,
+                spec.process.preserved,
+                Gofer::Expected { cgroups: spec.cgroup_files },
+            )?;
             let id = spec.id.clone();
             control.create_container(*spec, donated)?;
             connection.containers.push(id);
@@ -200,8 +205,11 @@ fn carry_out(
 /// Whether a gofer's connection is the last descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gofer {
-    /// It is.
-    Expected,
+    /// It is, but for so many of cgroups.
+    Expected {
+        /// See [`Donated::cgroups`].
+        cgroups: u32,
+    },
     /// It is not.
     None,
 }
@@ -213,7 +221,10 @@ pub fn sort(fds: Vec<OwnedFd>, stdio: Stdio, preserved: u32, gofer: Gofer) -> Re
         Stdio::Terminal => 1,
     };
     let preserved = usize::try_from(preserved).unwrap_or(usize::MAX);
-    let extra = usize::from(gofer == Gofer::Expected);
+    let extra = match gofer {
+        Gofer::Expected { cgroups } => 1 + usize::try_from(cgroups.min(64)).unwrap_or(0),
+        Gofer::None => 0,
+    };
     if preserved > super::message::MOST_FDS || fds.len() != count + preserved + extra {
         let message = format!("control message with {} descriptors", fds.len());
         return Err(ControlError::new(ErrorKind::Invalid, message));
@@ -221,5 +232,6 @@ pub fn sort(fds: Vec<OwnedFd>, stdio: Stdio, preserved: u32, gofer: Gofer) -> Re
     let mut fds = fds.into_iter();
     let stdio = fds.by_ref().take(count).collect();
     let preserved = fds.by_ref().take(preserved).collect();
-    Ok(Donated { stdio, preserved, gofer: fds.next() })
+    let gofer = fds.next();
+    Ok(Donated { stdio, preserved, gofer, cgroups: fds.collect() })
 }

@@ -82,6 +82,9 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Path of its cgroup as the guest sees it is always `/`; this is the host's, for messages only.
     pub cgroup: Option<String>,
+    /// How many descriptors of `cgroup.procs` follow the gofer's connection.
+    #[serde(default)]
+    pub cgroup_files: u32,
     /// The bundle's seccomp profile.
     pub seccomp: Option<SeccompSpec>,
     /// User namespace mappings; empty without one.

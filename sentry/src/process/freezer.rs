@@ -78,17 +78,32 @@ impl Freezer {
     pub fn thaw(self: &Arc<Freezer>, kernel: &Kernel) {
         self.frozen.store(false, Ordering::SeqCst);
         for process in self.members(kernel) {
-            for task in process.threads() {
-                task.clear_work(Work::FREEZE);
-                task.parker().unpark();
-            }
-            let timers: Vec<_> = {
-                let timers = process.timers.lock();
-                timers.interval.iter().flatten().chain(timers.posix.values()).cloned().collect()
-            };
-            timers.iter().for_each(|timer| timer.release());
+            release(&process);
         }
     }
+}
+
+/// Stops the threads of a process: they rest once they get to it.
+pub fn hold(process: &Process) {
+    for task in process.threads() {
+        task.kick(Work::FREEZE);
+    }
+}
+
+/// Lets a process run again, unless its container or its control group still hold it.
+pub fn release(process: &Process) {
+    if process.is_frozen() {
+        return;
+    }
+    for task in process.threads() {
+        task.clear_work(Work::FREEZE);
+        task.parker().unpark();
+    }
+    let timers: Vec<_> = {
+        let timers = process.timers.lock();
+        timers.interval.iter().flatten().chain(timers.posix.values()).cloned().collect()
+    };
+    timers.iter().for_each(|timer| timer.release());
 }
 
 /// Whether a thread runs neither guest code nor a call. One that job control or a tracer has stopped will

@@ -90,6 +90,8 @@ pub struct Marks {
     pub shares_memory: AtomicBool,
     /// A core file is being made.
     pub dumping: AtomicBool,
+    /// Its control group is frozen (`cgroup.freeze`).
+    pub frozen_by_group: AtomicBool,
     /// PR_SET_DUMPABLE says 0.
     pub undumpable: AtomicBool,
     /// Value of `/proc/pid/oom_score_adj`.
@@ -308,6 +310,7 @@ impl Process {
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.freezer.get().is_some_and(|freezer| freezer.is_frozen())
+            || self.marks.frozen_by_group.load(Ordering::SeqCst)
     }
     /// A copy of the thread list.
     #[must_use]

@@ -166,6 +166,9 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     let beside = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
     process.marks.shares_memory.store(beside, Ordering::Relaxed);
     let group = parent.cgroup.lock().clone();
+    if let Some(group) = &group {
+        process.marks.frozen_by_group.store(group.is_frozen(), Ordering::SeqCst);
+    }
     *process.cgroup.lock() = group;
     if let Some(freezer) = parent.freezer.get() {
         let _ = process.freezer.set(Arc::clone(freezer));
@@ -189,6 +192,10 @@ fn copy_owned(
         Arc::clone(&parent.mm)
     } else {
         let mm = parent.mm.fork(&hot)?;
+        let group = cx.shared.process.cgroup.lock().clone();
+        if let Some(group) = group {
+            group.house(cx.kernel(), &mm);
+        }
         mm.set_single_threaded(true);
         mm
     };

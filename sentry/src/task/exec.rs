@@ -61,6 +61,10 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     // From here on the old program cannot come back.
     only_thread(cx)?;
     exit::release_memory(cx);
+    let group = cx.shared.process.cgroup.lock().clone();
+    if let Some(group) = group {
+        group.house(cx.kernel(), &loaded.mm);
+    }
     if cx.context.switch(loaded.mm.space()).is_err() {
         crate::signal::send::begin_exit(
             &mut cx.shared.process.state.lock(),
