@@ -159,7 +159,7 @@ fn program(cx: &Cx<'_>) -> PrPsInfo {
 
 /// NT_FILE: count, page size, ranges with offsets in pages, then names.
 fn files(cx: &Cx<'_>, areas: &[AreaInfo]) -> Vec<u8> {
-    let root = cx.fs().snapshot().root;
+    let root = cx.fs().snapshot().root.clone();
     let mut ranges = Vec::new();
     let mut names = Vec::new();
     let mut count = 0_u64;
