@@ -501,3 +501,35 @@ TEST(vdso_can_be_read) {
     EQ(pread(fd, head, 4, at), 4);
     CHECK(!memcmp(head, "\177ELF", 4));
 }
+#include <sys/epoll.h>
+TEST(pidfd_in_epoll) {
+    pid_t pid = OK(fork());
+    if (!pid) {
+        pause();
+        _exit(0);
+    }
+    int fd = OK(syscall(SYS_pidfd_open, pid, 0)), ep = OK(epoll_create1(0));
+    struct epoll_event ev = {.events = EPOLLIN, .data.u32 = 7};
+    OK(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+    EQ(epoll_wait(ep, &ev, 1, 0), 0);
+    kill(pid, SIGKILL);
+    EQ(epoll_wait(ep, &ev, 1, 10000), 1);
+    EQ(ev.data.u32, 7);
+    EQ(waitpid(pid, NULL, WNOHANG), pid);
+}
+TEST(detach_leaves_it_stopped) {
+    pid_t pid = OK(fork());
+    if (!pid) {
+        raise(SIGSTOP);
+        _exit(3);
+    }
+    int st;
+    EQ(waitpid(pid, &st, WUNTRACED), pid);
+    OK(ptrace(PTRACE_ATTACH, pid, 0, 0));
+    OK(ptrace(PTRACE_DETACH, pid, 0, 0));
+    usleep(20000);
+    EQ(waitpid(pid, &st, WNOHANG), 0);
+    kill(pid, SIGCONT);
+    EQ(waitpid(pid, &st, 0), pid);
+    EQ(WEXITSTATUS(st), 3);
+}

@@ -575,6 +575,11 @@ impl Socket for NetlinkSocket {
         })
     }
     fn set_option(&self, at: i32, name: i32, value: &[u8], _by: &Caller<'_>) -> Option<SysResult<()>> {
+        const SO_ATTACH_FILTER: i32 = 26;
+        if at == level::SOCKET && name == SO_ATTACH_FILTER && self.base.protocol == NETLINK_KOBJECT_UEVENT {
+            // No event is ever sent that a filter could hold back.
+            return Some(if value.len() == 16 { Ok(()) } else { Err(Errno::EINVAL) });
+        }
         (at == level::NETLINK).then(|| {
             let int = crate::base::read_int(value)?;
             match name {

@@ -155,6 +155,7 @@ fn end_process(kernel: &Arc<Kernel>, shared: &Arc<TaskShared>, process: &Arc<Pro
             discard(&mut tree, tgid);
         }
     }
+    process.marks.ended.store(true, Ordering::SeqCst);
     process.exit_events.wake(Events::READABLE);
     let notices = {
         let mut ending = process.ending.lock();

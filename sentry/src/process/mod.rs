@@ -88,6 +88,8 @@ pub struct Marks {
     pub no_huge_pages: AtomicBool,
     /// It has made threads, or processes in its own memory, since its last execve.
     pub shares_memory: AtomicBool,
+    /// It can be waited for.
+    pub ended: AtomicBool,
     /// A core file is being made.
     pub dumping: AtomicBool,
     /// Its control group is frozen (`cgroup.freeze`).

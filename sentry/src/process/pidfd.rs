@@ -9,6 +9,7 @@ use abi::poll::Events;
 use abi::{Errno, SysResult};
 use lock::WaitEntry;
 use std::any::Any;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use vfs::{Attr, FileOps, OpenFile};
 
@@ -36,7 +37,8 @@ pub fn open_thread(task: &Arc<TaskShared>) -> Arc<OpenFile> {
 impl PidFd {
     fn has_ended(&self) -> bool {
         match &self.thread {
-            None => self.process.state.lock().live == 0,
+            // Without a lock: epoll asks under its own.
+            None => self.process.marks.ended.load(Ordering::SeqCst),
             Some(thread) => thread.upgrade().is_none_or(|task| task.mode() == RunMode::Dead),
         }
     }

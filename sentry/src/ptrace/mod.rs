@@ -38,6 +38,8 @@ pub enum Resume {
     Step,
     /// PTRACE_LISTEN.
     Listen,
+    /// PTRACE_DETACH.
+    Detach,
 }
 
 /// What a tracee stopped for.

@@ -62,6 +62,11 @@ fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32
                 }
                 let step = matches!(mode, Resume::Step | Resume::SysemuStep);
                 watch::arm(cx, debug, if step { Stepping::Each } else { Stepping::No });
+                if mode == Resume::Detach {
+                    // With its registers, and before any other stop.
+                    cx.owned.debug = None;
+                    super::detach(cx.shared);
+                }
                 break Some(signal);
             }
         }
@@ -236,6 +241,10 @@ pub fn group_stop(cx: &mut Cx<'_>) {
     let code = if seized { number | (event::STOP << 8) } else { number };
     let info = SigInfo::from_sender(signal, code::SI_USER, 0, 0);
     stop(cx, code, info, StopKind::Group);
+    if !cx.shared.is_traced() {
+        // Let go of while its group is stopped, it stays so.
+        return;
+    }
     let listening = cx.shared.trace.lock().as_ref().is_some_and(|trace| trace.mode == Resume::Listen);
     if listening {
         // PTRACE_LISTEN: stays stopped, and tells when that ends.

@@ -5,6 +5,7 @@
 
 use super::bpf::Data;
 use crate::files::OnExec;
+use crate::process::freezer;
 use crate::process::limits::Resource;
 use crate::task::{Cx, RunMode, TaskShared, Work};
 use abi::fs::OpenFlags;
@@ -163,11 +164,19 @@ impl Listener {
             if work.contains(Work::KILL) || (!patient && !work.is_empty()) {
                 break Answer::Interrupted(Restart::Sys);
             }
-            let _ = cx.shared.parker().park(None);
+            if patient {
+                freezer::rest_while(cx.shared, || self.is_seen(id));
+            } else {
+                let _ = cx.shared.parker().park(None);
+            }
         };
         cx.shared.set_mode(RunMode::Kernel);
         self.state.lock().notes.remove(&id);
         answer
+    }
+
+    fn is_seen(&self, id: u64) -> bool {
+        self.state.lock().notes.get(&id).is_some_and(|note| matches!(note.stage, Stage::Seen))
     }
 
     fn receive(&self, arg: UserAddr, memory: &dyn GuestMemory, by: &Caller<'_>) -> SysResult<()> {

@@ -96,7 +96,6 @@ fn fill(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
         path(root, "module").dir(name);
     }
     path(root, "module/kernel/parameters");
-    path(root, "fs/fuse/connections");
     path(root, "fs/pstore");
     path(root, "fs/bpf");
 }
@@ -308,7 +307,8 @@ fn memory_of_kernel(root: &Arc<SynthInode>) {
     fixed(&own, "cpu_byteorder", "little\n");
     fixed(&own, "address_bits", "64\n");
     fixed(&own, "profiling", "0\n");
-    for name in ["debug", "tracing", "security", "config", "irq", "slab", "iommu_groups"] {
+    // Only mount points of file systems that are there: systemd mounts debugfs and its like where they are.
+    for name in ["security", "irq", "slab", "iommu_groups"] {
         own.dir(name);
     }
     let mm = own.dir("mm");
@@ -330,7 +330,6 @@ fn memory_of_kernel(root: &Arc<SynthInode>) {
     ] {
         refusing(&collapse, name, text);
     }
-    huge_pages(&mm.dir("hugepages"));
     let merge = mm.dir("ksm");
     for name in ["run", "pages_shared", "pages_sharing", "pages_unshared", "full_scans"] {
         refusing(&merge, name, "0\n");

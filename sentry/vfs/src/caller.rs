@@ -110,11 +110,16 @@ pub fn wait_until<T>(
             Err(Errno::EAGAIN) => {}
             other => break other.map_err(Failure::from),
         }
-        match by.blocker.block(deadline) {
-            Ok(()) => {}
-            Err(BlockError::Interrupted) => break Err(Failure::Restart(Restart::Sys)),
-            Err(BlockError::TimedOut) => break Err(Failure::Errno(Errno::EAGAIN)),
-        }
+        let failure = match by.blocker.block(deadline) {
+            Ok(()) => continue,
+            Err(BlockError::Interrupted) => Failure::Restart(Restart::Sys),
+            Err(BlockError::TimedOut) => Failure::Errno(Errno::EAGAIN),
+        };
+        // What came together with the signal counts: another thread may rely on that it was seen.
+        break match attempt() {
+            Err(Errno::EAGAIN) => Err(failure),
+            other => other.map_err(Failure::from),
+        };
     };
     on.unregister(&entry);
     result

@@ -3,7 +3,7 @@
 mod more;
 
 use crate::ptrace::access::{Mode, may_access};
-use crate::ptrace::{Resume, Stop, StopKind, Trace, attach, detach, stop};
+use crate::ptrace::{Resume, Stop, StopKind, Trace, attach, stop};
 use crate::signal::send::{self, Force};
 use crate::task::{Cx, RunMode, TaskShared, Work};
 use abi::ptrace::{AUDIT_ARCH_X86_64, SyscallInfo, TraceOptions};
@@ -144,7 +144,11 @@ fn begin(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, addr: u64, data: u64
     let was_stopped = task.mode() == RunMode::Stopped;
     task.kick(Work::TRACE);
     // As in Linux, one that is stopped already is in its tracer's hands when the call returns.
-    while was_stopped && task.mode() == RunMode::Stopped {
+    let on_its_way = || {
+        let waits = task.trace.lock().as_ref().is_some_and(|trace| trace.stop.is_none());
+        waits && !task.is_exiting() && task.work().contains(Work::STOP) && !task.work().contains(Work::KILL)
+    };
+    while was_stopped && on_its_way() {
         std::thread::yield_now();
     }
     if !seize {
@@ -162,6 +166,7 @@ fn resume(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, data: u64) -> SysRe
         SYSEMU_SINGLESTEP => Resume::SysemuStep,
         SINGLESTEP => Resume::Step,
         LISTEN => Resume::Listen,
+        DETACH => Resume::Detach,
         _ => Resume::Cont,
     };
     with_stop(cx, task, |stop| {
@@ -172,12 +177,10 @@ fn resume(cx: &Cx<'_>, task: &Arc<TaskShared>, request: u32, data: u64) -> SysRe
         Ok(())
     })?;
     task.parker().unpark();
-    if request == DETACH {
-        // It takes its registers and the signal along before it is let go.
-        while task.trace.lock().as_ref().is_some_and(|trace| trace.stop.is_some()) {
-            std::thread::yield_now();
-        }
-        detach(task);
+    // It takes its registers and the signal along, and is free when the call returns.
+    let held = || task.trace.lock().as_ref().is_some_and(|trace| trace.tracer == cx.shared.tid());
+    while request == DETACH && held() {
+        std::thread::yield_now();
     }
     Ok(())
 }

@@ -185,7 +185,7 @@ fn set_re<T: Id>(cx: &mut Cx<'_>, real: u32, eff: u32) -> CallResult<()> {
     let free = cx.cred().has(T::FREE);
     let may_real = real.is_none_or(|id| id == old.real || id == old.eff);
     let may_eff = eff.is_none_or(|id| id == old.real || id == old.eff || id == old.saved);
-    if !free && !(may_real && may_eff) {
+    if !(free || may_real && may_eff) {
         return Err(Errno::EPERM.into());
     }
     let now = eff.unwrap_or(old.eff);
