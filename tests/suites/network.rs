@@ -492,7 +492,7 @@ print(tried(lambda: socket.socket().bind(('', 80))), tried(lambda: socket.socket
       tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)),
       tried(lambda: socket.socket(17, socket.SOCK_RAW)), tried(lambda: socket.socket(40, socket.SOCK_STREAM)))
 ";
-    let mut run = |change: &dyn Fn(&mut Bundle), flags: &[&str]| {
+    let run = |change: &dyn Fn(&mut Bundle), flags: &[&str]| {
         let mut bundle = link.bundle(rootfs::debian(), &["/usr/bin/python3", "-c", ports]);
         change(&mut bundle);
         let mut command = bundle.runsc("systrap", flags.first().unwrap_or(&"run"));

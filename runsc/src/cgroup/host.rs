@@ -185,7 +185,7 @@ fn unit(slice: &str, prefix: &str, name: &str) -> Outcome<PathBuf> {
         return Err(Failure::new(format!("linux.cgroupsPath: \"{slice}:{prefix}:{name}\" names no unit")));
     }
     if name.ends_with(".slice") {
-        return Ok(slice_path(name)?);
+        return slice_path(name);
     }
     let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
     Ok(slice_path(slice)?.join(unit))

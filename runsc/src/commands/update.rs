@@ -33,7 +33,7 @@ pub(super) fn update(global: &Global, args: &Update) -> Outcome<u8> {
         cgroup.update(&change)?;
     }
     let order = Ask::Update { container: args.id.clone(), limits: limits(&after) };
-    match connect(&store.socket(&record.sandbox)).and_then(|mut client| Ok(client.order(order))) {
+    match connect(&store.socket(&record.sandbox)).map(|mut client| client.order(order)) {
         // The host's cgroup enforces them.
         Ok(Err(error)) if error.kind == ErrorKind::Unsupported && record.cgroup.is_some() => {
             crate::log::warn(global, "update: limits were set on the host's cgroup only");

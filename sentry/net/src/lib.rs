@@ -50,7 +50,7 @@ fn make(
             unix::UnixSocket::new(ns, kind, by)
         }
         AF_INET | AF_INET6 if let Some(host) = ns.host() => {
-            return host::HostSocket::new(ns, host, family, kind, protocol, by);
+            return host::HostSocket::open(ns, host, family, kind, protocol, by);
         }
         AF_INET | AF_INET6 => match (kind, protocol) {
             (SockType::Stream, 0 | 6) => inet::tcp::TcpSocket::new(ns, family),

@@ -73,8 +73,11 @@ pub struct OpenFile {
     counted: OnceLock<Arc<InodeShared>>,
     state: OnceLock<Arc<InodeShared>>,
     owner: OnceLock<Arc<OwnerCell>>,
-    async_entry: Ranked<order::Leaf, Option<(Arc<Async>, Arc<WaitEntry>)>>,
+    async_entry: Ranked<order::Leaf, Option<AsyncEntry>>,
 }
+
+/// Who is told of readiness (O_ASYNC), and its place on the file's queue.
+type AsyncEntry = (Arc<Async>, Arc<WaitEntry>);
 
 impl std::fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -83,7 +83,7 @@ fn retried<T>(mut call: impl FnMut() -> SysResult<T>) -> SysResult<T> {
 impl HostSocket {
     /// socket(2) for the inet families. Raw sockets need CAP_NET_RAW here; that the host's helper makes them at
     /// all is `--net-raw`.
-    pub fn new(
+    pub fn open(
         ns: &Arc<NetNs>,
         host: &HostNet,
         domain: u16,

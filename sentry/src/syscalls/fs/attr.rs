@@ -173,7 +173,7 @@ pub fn truncate(cx: &mut Cx<'_>, path: UserCStr, len: i64) -> CallResult<()> {
     let len = size(len)?;
     let path = cx.path(path)?;
     let at = place(cx, DirFd::Cwd, &path, 0, Follow::Yes)?;
-    Ok(vfs::ops::truncate(&at, len, &cx.caller())?)
+    vfs::ops::truncate(&at, len, &cx.caller())
 }
 
 /// ftruncate(2).

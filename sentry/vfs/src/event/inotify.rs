@@ -221,11 +221,12 @@ impl WatchList {
                 return;
             }
             dir.retain(|watch| {
-                let hit = watch.events.intersects(happened);
-                if hit && watch.file.strong_count() > 0 {
+                let open = watch.file.strong_count() > 0;
+                let hit = open && watch.events.intersects(happened);
+                if hit {
                     told.push((Arc::clone(&watch.owner), watch.fd));
                 }
-                watch.file.strong_count() > 0 && !(hit && !watch.events.contains(DirEvents::MULTISHOT))
+                open && (!hit || watch.events.contains(DirEvents::MULTISHOT))
             });
         }
         let watches = self.watches.lock().len();
