@@ -533,3 +533,26 @@ TEST(detach_leaves_it_stopped) {
     EQ(waitpid(pid, &st, 0), pid);
     EQ(WEXITSTATUS(st), 3);
 }
+TEST(vector_state_after_exec) {
+    if (!access("/proc/self/exe", R_OK)) {
+        pid_t pid = OK(fork());
+        if (!pid) {
+            ptrace(PTRACE_TRACEME, 0, 0, 0);
+            execl("/proc/self/exe", "guest-tests", "-l", NULL);
+            _exit(1);
+        }
+        int st;
+        OK(waitpid(pid, &st, 0));
+        CHECK(WIFSTOPPED(st));
+        static unsigned long area[1024];
+        struct iovec v = {area, sizeof area};
+        OK(ptrace(PTRACE_GETREGSET, pid, 0x202, &v));
+        CHECK(v.iov_len >= 576);
+        EQ(area[58] & 3, 3);
+        v = (struct iovec){area, 100};
+        FAILS(ptrace(PTRACE_GETREGSET, pid, 0x202, &v), EINVAL);
+        EQ(ptrace(PTRACE_PEEKUSER, pid, 15 * 8, 0), SYS_execve);
+        kill(pid, SIGKILL);
+        t_wait(pid);
+    }
+}

@@ -118,11 +118,13 @@ pub struct Table<T> {
     by_id: BTreeMap<i32, Arc<T>>,
     keys: BTreeMap<i32, i32>,
     next: i32,
+    /// Objects at most, by /proc/sys.
+    pub most: usize,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Table<T> {
-        Table { by_id: BTreeMap::new(), keys: BTreeMap::new(), next: 0 }
+        Table { by_id: BTreeMap::new(), keys: BTreeMap::new(), next: 0, most: MOST }
     }
 }
 
@@ -138,7 +140,7 @@ impl<T> Table<T> {
     }
     /// Adds an object; `ENOSPC`.
     pub fn add(&mut self, key: i32, make: impl FnOnce(i32) -> Arc<T>) -> SysResult<i32> {
-        if self.by_id.len() >= MOST {
+        if self.by_id.len() >= self.most.min(MOST) {
             return Err(Errno::ENOSPC);
         }
         while self.by_id.contains_key(&self.next) {

@@ -7,6 +7,7 @@ mod notes;
 
 use super::Process;
 use crate::process::limits::Resource;
+use crate::ptrace::stop::whole_xstate;
 use crate::task::{Cx, TaskShared};
 use abi::fs::OpenFlags;
 use abi::siginfo::SigInfo;
@@ -56,7 +57,7 @@ pub fn record(cx: &mut Cx<'_>) {
 
 fn of_thread(cx: &mut Cx<'_>) -> ThreadRecord {
     let registers = *cx.context.registers();
-    ThreadRecord { tid: cx.owned.pid.own(), registers, xstate: cx.context.xstate().clone() }
+    ThreadRecord { tid: cx.owned.pid.own(), registers, xstate: whole_xstate(cx.context.xstate()) }
 }
 
 /// Writes a core file when limits and settings want one. Returns whether it did.

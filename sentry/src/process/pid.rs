@@ -66,6 +66,14 @@ impl PidNs {
     pub fn last(&self) -> u32 {
         self.numbers.lock().last
     }
+    /// Sets it: the next number is the one behind. `EINVAL` beyond the largest.
+    pub fn set_last(&self, last: u32) -> SysResult<()> {
+        if last >= PID_MAX {
+            return Err(Errno::EINVAL);
+        }
+        self.numbers.lock().last = last;
+        Ok(())
+    }
     /// Refuses further members.
     pub fn close(&self) {
         self.dead.store(true, Ordering::SeqCst);

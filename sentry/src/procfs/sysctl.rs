@@ -397,6 +397,28 @@ fn uts(kernel: &Kernel, by: &Caller<'_>) -> Arc<UtsNs> {
         .map_or_else(|| Arc::clone(&kernel.root.proxy.uts), |reader| Arc::clone(&reader.ns.uts))
 }
 
+/// The number that the next process' follows: checkpoint tools set it.
+fn last_pid(kernel: &Arc<Kernel>) -> Node {
+    let (reader, writer) = (Arc::clone(kernel), Arc::clone(kernel));
+    let own = |kernel: &Kernel, by: &Caller<'_>| {
+        published_reader(kernel, by).and_then(|reader| reader.pid.ns().cloned())
+    };
+    Node::text_rw(
+        0o666,
+        move |by| Ok(number(own(&reader, by).map_or(0, |ns| ns.last()))),
+        move |write, by| {
+            let ns = own(&writer, by).ok_or(Errno::EINVAL)?;
+            let admin = Capabilities::SYS_ADMIN | Capabilities::CHECKPOINT_RESTORE;
+            if !by.cred.user_ns.is_ancestor_of(&ns.user) || !by.cred.caps.effective.intersects(admin) {
+                return Err(Errno::EPERM);
+            }
+            let text = std::str::from_utf8(write.bytes).map_err(|_| Errno::EINVAL)?;
+            ns.set_last(text.trim().parse().map_err(|_| Errno::EINVAL)?)?;
+            Ok(write.bytes.len())
+        },
+    )
+}
+
 fn uts_name(
     kernel: &Arc<Kernel>,
     get: fn(&UtsNs) -> Vec<u8>,
@@ -563,13 +585,7 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
     own.add("version", computed(kernel, |_, _| Ok(format!("{VERSION}\n").into_bytes())));
     own.add("hostname", uts_name(kernel, |ns| ns.names().nodename, UtsNs::set_nodename));
     own.add("domainname", uts_name(kernel, |ns| ns.names().domainname, UtsNs::set_domainname));
-    own.add(
-        "ns_last_pid",
-        computed(kernel, |kernel, by| {
-            let ns = published_reader(kernel, by).and_then(|reader| reader.pid.ns().cloned());
-            Ok(number(ns.map_or(0, |ns| ns.last())))
-        }),
-    );
+    own.add("ns_last_pid", last_pid(kernel));
     let random = own.dir("random");
     random.add("uuid", computed(kernel, |_, _| Ok(format!("{}\n", random_uuid()?).into_bytes())));
     random.add(

@@ -27,7 +27,7 @@ fn trap() -> u32 {
 fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32> {
     let mut registers = *cx.context.registers();
     registers.eflags &= !TF;
-    let xstate = cx.context.xstate().clone();
+    let xstate = whole_xstate(cx.context.xstate());
     {
         let mut slot = cx.shared.trace.lock();
         let trace = slot.as_mut()?;
@@ -79,6 +79,12 @@ fn stop(cx: &mut Cx<'_>, code: u32, info: SigInfo, kind: StopKind) -> Option<u32
     }
     cx.shared.set_mode(RunMode::Kernel);
     result
+}
+
+/// Vector state in full: a program that has just begun has none yet.
+#[must_use]
+pub fn whole_xstate(xstate: &[u8]) -> Vec<u8> {
+    if xstate.is_empty() { platform::registers::initial_xstate() } else { xstate.to_vec() }
 }
 
 fn take_back(cx: &mut Cx<'_>, stop: Stop, mode: Resume) {

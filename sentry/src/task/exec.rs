@@ -78,8 +78,10 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     loaded.mm.set_exe(Some(exe));
     cx.owned.mm = loaded.mm;
     cx.owned.comm = loaded.comm;
-    cx.context
-        .load(&ThreadState { registers: fresh_registers(loaded.entry, loaded.stack), xstate: Vec::new() });
+    // A tracer sees which call it was.
+    let orig_rax = cx.context.registers().orig_rax;
+    let registers = Registers { orig_rax, ..fresh_registers(loaded.entry, loaded.stack) };
+    cx.context.load(&ThreadState { registers, xstate: Vec::new() });
     cx.shared.set_interrupter(cx.context.interrupter());
     let handlers = SignalHandlers::duplicate(&cx.owned.signal.handlers);
     handlers.reset_for_exec();

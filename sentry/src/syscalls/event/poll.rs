@@ -148,7 +148,7 @@ pub fn ppoll(
     let patience = Patience::from_timespec(cx, timeout)?;
     wait_mask(cx, mask, size)?;
     let result = run(cx, fds, u64::from(count), patience);
-    if let (false, Some(left)) = (timeout.is_null(), left(patience)) {
+    if let (false, false, Some(left)) = (is_sticky(cx), timeout.is_null(), left(patience)) {
         // A timeout in read-only memory is not an error (ppoll(2), NOTES).
         let _ = cx.write(timeout, &Timespec::from_duration(left));
     }
@@ -281,12 +281,15 @@ pub fn select(
         Patience::after(carried.to_duration()?)
     };
     let result = run_select(cx, count, [read, write, except], patience);
-    // STICKY_TIMEOUTS: the program does not want to know what is left.
-    let sticky = cx.owned.personal.personality & 0x0400_0000 != 0;
-    if let (false, false, Some(left)) = (sticky, timeout.is_null(), left(patience)) {
+    if let (false, false, Some(left)) = (is_sticky(cx), timeout.is_null(), left(patience)) {
         let _ = cx.write(timeout, &Timeval::from_duration(left));
     }
     result
+}
+
+/// STICKY_TIMEOUTS: the program does not want to know what is left of its timeout.
+fn is_sticky(cx: &Cx<'_>) -> bool {
+    cx.owned.personal.personality & 0x0400_0000 != 0
 }
 
 /// pselect6(2).
@@ -303,7 +306,7 @@ pub fn pselect6(
     let (mask, size) = mask_argument(cx, mask)?;
     wait_mask(cx, mask, size)?;
     let result = run_select(cx, count, [read, write, except], patience);
-    if let (false, Some(left)) = (timeout.is_null(), left(patience)) {
+    if let (false, false, Some(left)) = (is_sticky(cx), timeout.is_null(), left(patience)) {
         let _ = cx.write(timeout, &Timespec::from_duration(left));
     }
     result

@@ -14,6 +14,12 @@ fn shown(cx: &Cx<'_>, root: u32) -> u32 {
     tree.node(root).map_or(0, |node| node.process.pid.seen_in(&ns))
 }
 
+/// How many objects of a kind /proc/sys allows.
+fn most(cx: &Cx<'_>, limit: &str) -> usize {
+    let numbers = cx.kernel().sysctl.numbers(limit);
+    numbers.first().and_then(|most| usize::try_from(*most).ok()).unwrap_or(usize::MAX)
+}
+
 const RMID: u32 = 0;
 const SET: u32 = 1;
 const STAT: u32 = 2;

@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// msgget(2).
 pub fn msgget(cx: &mut Cx<'_>, key: i32, flags: u32) -> CallResult<i32> {
+    cx.owned.ns.ipc.msg.lock().most = super::most(cx, "kernel/msgmni");
     Ok(msg::get(&cx.owned.ns.ipc, key, flags, cx.cred())?)
 }
 

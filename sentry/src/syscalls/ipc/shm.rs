@@ -34,6 +34,7 @@ pub fn shmget(cx: &mut Cx<'_>, key: i32, size: u64, flags: u32) -> CallResult<i3
         return Err(Errno::ENOMEM.into());
     }
     let who = (&**cx.cred(), cx.shared.process.pid.root());
+    cx.owned.ns.ipc.shm.lock().most = super::most(cx, "kernel/shmmni");
     Ok(shm::get(&cx.owned.ns.ipc, &cx.kernel().frames, key, size, flags, who)?)
 }
 

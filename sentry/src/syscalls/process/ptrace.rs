@@ -355,6 +355,10 @@ fn set_xstate(stop: &mut Stop, bytes: &[u8]) {
 
 fn regset(cx: &Cx<'_>, task: &TaskShared, request: u32, kind: u64, vector: UserPtr<Iovec>) -> SysResult<()> {
     let iov: Iovec = cx.read(vector)?;
+    // Whole words, as all sets here are made of.
+    if !iov.len.is_multiple_of(8) {
+        return Err(Errno::EINVAL);
+    }
     let room = usize::try_from(iov.len).unwrap_or(usize::MAX);
     let at = UserAddr::new(iov.base);
     let current = with_stop(cx, task, |stop| {
