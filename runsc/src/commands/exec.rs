@@ -196,8 +196,6 @@ fn monitor(
     let _ = rustix::thread::set_name(c"runsc-monitor");
     rustix::process::setsid().doing(|| "setsid")?;
     if let (1, Some(slave)) = (descriptors.stdio.len(), descriptors.stdio.first()) {
-        // Beside a terminal, our standard streams are the caller's: a pipe that it reads to its end.
-        fill_standard(None)?;
         let _ = rustix::process::ioctl_tiocsctty(slave);
     }
     let signals = Signals::take()?;

@@ -32,6 +32,8 @@ struct Over {
     mount: OwnedFd,
     /// A tmpfs of ours: mount points may be made in it.
     device: Option<u64>,
+    /// What its mount point is.
+    shape: FileType,
 }
 
 /// Moves this process, the monitor, into its container's view. Where the host allows no mount namespace, it
@@ -44,27 +46,34 @@ pub(crate) fn enter(plan: &Plan, launched: &Launched, fuse: Option<OwnedFd>) -> 
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing(|| "making the mounts private")?;
     let Some(root) = plan.exports.first() else { return Ok(None) };
-    let (mut proc_mount, proc_view) = fuse.and_then(|fuse| ProcView::new(fuse, &plan.container.id)).unzip();
+    let (proc_mount, proc_view) = fuse.and_then(|fuse| ProcView::new(fuse, &plan.container.id)).unzip();
     let root = detached(root)?;
+    let mut proc_at = None;
     let over = plan.container.mounts.iter().map(|mount| {
         let destination = PathBuf::from(&mount.destination);
         match mount.kind {
-            MountKind::Bind { export, .. } => {
+            MountKind::Bind { export, file, .. } => {
                 let export = usize::try_from(export).ok().and_then(|at| plan.exports.get(at));
                 let Some(export) = export else { return Ok(None) };
-                Ok(Some(Over { destination, mount: detached(export)?, device: None }))
+                let shape = if file { FileType::RegularFile } else { FileType::Directory };
+                Ok(Some(Over { destination, mount: detached(export)?, device: None, shape }))
             }
             MountKind::Proc if proc_mount.is_some() => {
-                Ok(proc_mount.take().map(|mount| Over { destination, mount, device: None }))
+                proc_at = Some(destination);
+                Ok(None)
             }
             _ => {
                 let mount = tmpfs()?;
                 let device = fstat(&mount).doing(|| "tmpfs")?.st_dev;
-                Ok(Some(Over { destination, mount, device: Some(device) }))
+                Ok(Some(Over { destination, mount, device: Some(device), shape: FileType::Directory }))
             }
         }
     });
-    let over = over.filter_map(Result::transpose).collect::<Outcome<Vec<Over>>>()?;
+    let mut over = over.filter_map(Result::transpose).collect::<Outcome<Vec<Over>>>()?;
+    if let (Some(mount), Some(destination)) = (proc_mount, proc_at) {
+        // It comes last: a path that led through it would wait for an answer of this process.
+        over.push(Over { destination, mount, device: None, shape: FileType::Directory });
+    }
     enter_root(root.as_fd()).doing(|| "entering the container's root")?;
     let own: Vec<u64> = over.iter().filter_map(|over| over.device).collect();
     for each in &over {
@@ -121,7 +130,6 @@ fn place(root: BorrowedFd<'_>, over: &Over, own: &[u64]) -> Option<OwnedFd> {
     if let Some(found) = find(&over.destination) {
         return Some(found);
     }
-    let is_dir = FileType::from_raw_mode(fstat(&over.mount).ok()?.st_mode) == FileType::Directory;
     let mut so_far = PathBuf::from("/");
     let parts: Vec<Component<'_>> = over.destination.components().collect();
     for (at, part) in parts.iter().enumerate() {
@@ -134,7 +142,7 @@ fn place(root: BorrowedFd<'_>, over: &Over, own: &[u64]) -> Option<OwnedFd> {
         if !own.contains(&fstat(&parent).ok()?.st_dev) {
             return None;
         }
-        if at + 1 == parts.len() && !is_dir {
+        if at + 1 == parts.len() && over.shape != FileType::Directory {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             openat(&parent, *name, flags, Mode::from_raw_mode(0o644)).ok()?;
         } else {

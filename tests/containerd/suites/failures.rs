@@ -1,4 +1,4 @@
-//! Pods one after another, and what is left when something is killed.
+//! Pods one after another, sandboxes side by side, and what is left when something is killed.
 
 use containerd_tests::api::{container_state, sandbox_state};
 use containerd_tests::daemon::{Daemon, OURS, eventually};
@@ -6,7 +6,10 @@ use containerd_tests::leftovers;
 use containerd_tests::pod::{self, Pod, container};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tests::bundle::Bundle;
+use tests::rootfs;
 
 const SERVE: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
@@ -104,4 +107,61 @@ fn whatever_is_killed() {
         pod.remove();
         daemon.expect_nothing_left();
     }
+}
+
+#[test]
+fn a_hundred_side_by_side() {
+    let bundles: Vec<Bundle> =
+        (0..100).map(|_| Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"])).collect();
+    let verb = |bundle: &Bundle, verb: &str, words: &[&str]| {
+        let mut command = bundle.runsc("systrap", verb);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().expect("runsc starts").success()
+    };
+    let everywhere = |act: &(dyn Fn(&Bundle) -> bool + Sync)| {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = bundles
+                .chunks(25)
+                .map(|part| scope.spawn(move || part.iter().filter(|bundle| act(bundle)).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().expect("a worker")).sum::<usize>()
+        })
+    };
+    let begun = Instant::now();
+    let run = |bundle: &Bundle| {
+        let dir = bundle.dir().display().to_string();
+        verb(bundle, "run", &["--detach", "--bundle", &dir, bundle.id()])
+    };
+    assert_eq!(everywhere(&run), 100, "sandboxes that started");
+    let started = begun.elapsed();
+    assert_eq!(everywhere(&|bundle| verb(bundle, "exec", &[bundle.id(), "/bin/true"])), 100, "that answer");
+    let kilobytes: u64 = bundles.iter().flat_map(processes_of).map(pss).sum();
+    let begun = Instant::now();
+    assert_eq!(everywhere(&|bundle| verb(bundle, "delete", &["--force", bundle.id()])), 100, "that end");
+    eprintln!(
+        "100 sandboxes: started in {started:?}, {} KiB PSS each, deleted in {:?}",
+        kilobytes / 100,
+        begun.elapsed()
+    );
+    for bundle in &bundles {
+        assert_eq!(processes_of(bundle), Vec::<u32>::new());
+    }
+}
+
+/// Processes that a bundle's sandbox consists of, its stubs apart.
+fn processes_of(bundle: &Bundle) -> Vec<u32> {
+    let needle = bundle.dir().display().to_string();
+    let pids = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let named = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&format!("{needle}/"))
+    };
+    pids.filter(named).collect()
+}
+
+fn pss(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }

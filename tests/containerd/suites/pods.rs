@@ -1,13 +1,15 @@
 //! Pods under containerd's CRI plugin with the stock runc.v2 shim, as the kubelet drives them.
 
 use containerd_tests::api::{
-    AttachRequest, Capability, ExecRequest, Int64Value, Mount, Resources, SecurityProfile, container_state,
-    namespace_mode, sandbox_state,
+    AttachRequest, Capability, ExecRequest, Int64Value, Mount, PortMapping, Resources, SecurityProfile,
+    container_state, namespace_mode, sandbox_state,
 };
 use containerd_tests::daemon::{Daemon, OURS, eventually};
 use containerd_tests::pod::{self, Pod, container, security};
 use containerd_tests::stream::{self, Stream};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -291,6 +293,60 @@ fn crashes_and_restarts() {
     cri.remove(&idle).expect("RemoveContainer");
     assert_eq!(cri.container_status(&steady).expect("ContainerStatus").state, container_state::RUNNING);
     assert_eq!(pod.sh(&steady, "echo well"), "well\n");
+    pod.remove();
+    daemon.expect_nothing_left();
+}
+
+#[test]
+fn the_pods_network() {
+    let daemon = Daemon::start();
+    let cri = daemon.cri();
+    let mut config = pod::config(&daemon, "network");
+    let host_port = 20_000 + i32::try_from(std::process::id() % 10_000).expect("a small number");
+    config.port_mappings = vec![PortMapping { protocol: 0, container_port: 8080, host_port }];
+    let pod = Pod::run(&cri, config, OURS);
+    let address = pod.address();
+    let serve = "while :; do echo answer | nc -l -p 8080 >/dev/null; done";
+    pod.start(&container("server", &["/bin/sh", "-c", serve]));
+    let client = pod.start(&container("client", SERVE));
+    // Inside: the interface with its address, and loopback between containers.
+    let shown = pod.sh(&client, "ip -4 addr show eth0");
+    assert!(shown.contains(&format!("{address}/24")), "{shown}");
+    let asked = |host: &str| {
+        let again =
+            format!("for i in 1 2 3 4 5 6 7 8 9; do nc {host} </dev/null && exit; sleep 0.2; done; exit 1");
+        pod.sh(&client, &again)
+    };
+    assert_eq!(asked("127.0.0.1 8080"), "answer\n");
+    assert_eq!(asked(&format!("{address} 8080")), "answer\n");
+    // From the host: to the pod's address, and to the port of the host that is mapped to it.
+    let fetch = |to: String| {
+        let read = || {
+            let mut text = String::new();
+            let limit = Duration::from_secs(2);
+            let mut stream = TcpStream::connect_timeout(&to.parse().ok()?, limit).ok()?;
+            stream.set_read_timeout(Some(limit)).ok()?;
+            stream.read_to_string(&mut text).ok()?;
+            Some(text).filter(|text| !text.is_empty())
+        };
+        eventually(LIMIT, read).unwrap_or_else(|| panic!("{to} does not answer"))
+    };
+    assert_eq!(fetch(format!("{address}:8080")), "answer\n");
+    assert_eq!(fetch(format!("{}:{host_port}", daemon.gateway())), "answer\n");
+    // And out again.
+    let listener = TcpListener::bind((daemon.gateway(), 0)).expect("a port of the bridge");
+    let port = listener.local_addr().expect("an address").port();
+    let greeting = std::thread::spawn(move || {
+        let (mut stream, peer) = listener.accept().expect("the pod");
+        stream.write_all(b"welcome\n").expect("a greeting");
+        peer.ip().to_string()
+    });
+    assert_eq!(asked(&format!("{} {port}", daemon.gateway())), "welcome\n");
+    assert_eq!(greeting.join().expect("the listener"), address);
+    // As kubectl port-forward.
+    let mut forward = Stream::open(&cri.port_forward(&pod.id, 8080).expect("PortForward"));
+    forward.expect(stream::STDIN, "answer\n");
+    drop(forward);
     pod.remove();
     daemon.expect_nothing_left();
 }
