@@ -52,8 +52,10 @@ fn no_verb() -> clap::Error {
 fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.to_string();
-        let line = text.strip_prefix("error: ").unwrap_or(&text);
-        log::complain(line.trim_end());
+        // What is wrong comes first, over several lines; how to use it and where to look come after.
+        let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let what = what.join(" ");
+        log::complain(what.strip_prefix("error: ").unwrap_or(&what));
         return ExitCode::from(1);
     }
     put(&error.to_string())

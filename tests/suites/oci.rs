@@ -371,3 +371,18 @@ fn all_writes_can_be_kept_in_memory() {
     assert_eq!(run(&bundle).expect_ok("run").stdout, "x\ny\n");
     assert!(!root.join("new").exists() && !out.join("new").exists());
 }
+
+#[test]
+fn an_exec_sees_what_was_copied_in() {
+    let (bundle, root) = own_root("ls / /etc > /dev/null; test -e /etc/new; sleep 1000");
+    detached(&bundle, "systrap", &["run", "--detach"]);
+    let look = |name: &str| verb(&bundle, "systrap", &["exec", bundle.id(), "/bin/cat", name]);
+    assert_eq!(look("/etc/new").code(), 1);
+    assert_eq!(look("/top").code(), 1);
+    fs::write(root.join("etc/new"), "copied\n").expect("a file");
+    fs::write(root.join("top"), "copied\n").expect("a file");
+    assert_eq!(look("/etc/new").expect_ok("cat").stdout, "copied\n");
+    assert_eq!(look("/top").expect_ok("cat").stdout, "copied\n");
+    let list = verb(&bundle, "systrap", &["exec", bundle.id(), "/bin/ls", "/etc"]);
+    assert!(list.stdout.lines().any(|line| line == "new"), "{}", list.stdout);
+}

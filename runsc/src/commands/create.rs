@@ -8,7 +8,7 @@ use crate::error::{Doing, Failure, Outcome};
 use crate::log;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait_serving};
-use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::sandbox::stdio::{Prepared, Presence, listening, prepare};
 use crate::sandbox::walls::fill_standard;
 use crate::sandbox::{hooks, network, proc_view, view};
 use crate::spec::convert::Net;
@@ -44,9 +44,15 @@ struct Report {
 /// Checks everything that can be checked, then makes the container's directory and cgroup.
 pub(super) fn begin(global: &Global, args: &Create, presence: Presence) -> Outcome<Begun> {
     let bundle = load(args.bundle.as_deref())?;
-    let plan = plan(global, &args.id, &bundle, args.preserve_fds)
+    let sockets = listening();
+    let passed = args.preserve_fds.saturating_add(sockets);
+    let mut plan = plan(global, &args.id, &bundle, passed)
         .map_err(|failure| failure.within(bundle.path.join("config.json").display()))?;
-    begin_plan(global, plan, args.console_socket.as_deref(), args.preserve_fds, presence)
+    if sockets > 0 {
+        let env = &mut plan.container.process.env;
+        env.extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".to_owned()]);
+    }
+    begin_plan(global, plan, args.console_socket.as_deref(), passed, presence)
 }
 
 /// The same for a plan that is there.
@@ -216,7 +222,7 @@ pub(super) fn create_detached(global: &Global, args: &Create) -> Outcome<(Held, 
     match create_begun(global, args, &mut begun) {
         Ok(record) => Ok((begun.held, record)),
         Err(failure) => {
-            let record = begun.store.peek(&args.id).ok();
+            let record = begun.held.read().ok().flatten();
             begun.undo();
             if let Some(record) = record {
                 super::run::poststop(global, &record);

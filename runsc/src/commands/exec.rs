@@ -112,6 +112,7 @@ fn process(args: &Exec, record: &Record) -> Outcome<(Process, ProcessSpec)> {
     if args.no_new_privs {
         process.set_no_new_privileges(Some(true));
     }
+    crate::spec::refuse::labels(&process)?;
     let spec = convert(&process, args.preserve_fds)?;
     Ok((process, spec))
 }

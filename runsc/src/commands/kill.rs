@@ -9,8 +9,11 @@ use ::sentry::control::message::{Ask, SignalTarget};
 
 /// `kill`.
 pub(super) fn kill(global: &Global, args: &Kill) -> Outcome<u8> {
-    let number =
-        signal(&args.signal).ok_or_else(|| Failure::new(format!("unknown signal {:?}", args.signal)))?;
+    // 0 only asks whether there is somebody to signal (kill(2)).
+    let number = match args.signal.as_str() {
+        "0" => 0,
+        name => signal(name).ok_or_else(|| Failure::new(format!("unknown signal {name:?}")))?,
+    };
     let store = Store::open(global)?;
     let record = store.peek(&args.id)?;
     if record.status() == Status::Stopped {
@@ -23,6 +26,9 @@ pub(super) fn kill(global: &Global, args: &Kill) -> Outcome<u8> {
             return Ok(0);
         }
         return Err(Failure::new(format!("container not running: {:?} has stopped", args.id)));
+    }
+    if number == 0 {
+        return Ok(0);
     }
     let target = if args.all { SignalTarget::All } else { SignalTarget::Init };
     let container = args.id.clone();

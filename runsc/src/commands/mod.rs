@@ -45,8 +45,8 @@ pub(crate) fn carry_out(global: &Global, verb: Verb) -> Outcome<u8> {
         Verb::Events(args) => events::events(global, &args),
         Verb::Install(args) => install::change(&args, install::Way::In),
         Verb::Uninstall(args) => install::change(&args, install::Way::Out),
-        Verb::Checkpoint(_) => Err(Failure::new("checkpoint: not implemented")),
-        Verb::Restore(_) => Err(Failure::new("restore: not implemented")),
+        Verb::Checkpoint(_) => Err(Failure::new("checkpoint: saving a sandbox is not supported")),
+        Verb::Restore(_) => Err(Failure::new("restore: bringing back a saved sandbox is not supported")),
     }
 }
 

@@ -4,22 +4,26 @@ use super::list::table;
 use super::print;
 use crate::cli::{Format, Global, Ps};
 use crate::container::{Status, Store};
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::log::rfc3339;
 use crate::sandbox::launch::connect;
 use ::sentry::control::client::unexpected;
 use ::sentry::control::message::{Answer, Ask, ProcessInfo};
 use std::time::{Duration, UNIX_EPOCH};
 
+const HEAD: [&str; 8] = ["UID", "PID", "PPID", "THREADS", "STIME", "TTY", "TIME", "CMD"];
+
 /// `ps`: as JSON the host pids that callers may wait for or signal, as a table the guest's processes.
 pub(super) fn ps(global: &Global, args: &Ps) -> Outcome<u8> {
     let store = Store::open(global)?;
     let record = store.peek(&args.id)?;
-    if record.status() == Status::Stopped {
-        return Err(Failure::new(format!("container not running: {:?} has stopped", args.id)));
-    }
+    let stopped = record.status() == Status::Stopped;
     if args.format == Format::Json {
-        print(&format!("[{}]\n", record.pid()))?;
+        print(&if stopped { "null\n".to_owned() } else { format!("[{}]\n", record.pid()) })?;
+        return Ok(0);
+    }
+    if stopped {
+        print(&table([HEAD.map(str::to_owned)].into_iter()))?;
         return Ok(0);
     }
     let mut client = connect(&store.socket(&record.sandbox))?;
@@ -27,8 +31,7 @@ pub(super) fn ps(global: &Global, args: &Ps) -> Outcome<u8> {
         Answer::Processes { list } => list,
         other => return Err(unexpected(&other).into()),
     };
-    let head = ["UID", "PID", "PPID", "THREADS", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned);
-    print(&table(std::iter::once(head).chain(list.into_iter().map(row))))?;
+    print(&table(std::iter::once(HEAD.map(str::to_owned)).chain(list.into_iter().map(row))))?;
     Ok(0)
 }
 

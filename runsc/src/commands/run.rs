@@ -111,7 +111,7 @@ fn finish(global: &Global, begun: Begun, outcome: Outcome<ExitStatus>, keep: Kee
         return outcome.map(ExitStatus::code);
     }
     begun.held.relock();
-    let record: Option<Record> = begun.store.peek(&begun.plan.container.id).ok();
+    let record: Option<Record> = begun.held.read().ok().flatten();
     begun.undo();
     if let Some(record) = record {
         poststop(global, &record);

@@ -4,7 +4,8 @@ use super::{Record, Status};
 use crate::cli::Global;
 use crate::error::{Doing, Failure, Outcome};
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, mkdirat, openat, renameat_with, unlinkat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat_with,
+    statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,6 +16,9 @@ const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
 /// Socket of the sandbox, in the directory of its first container.
 pub(crate) const SOCKET: &str = "control.sock";
+
+/// How often a directory that others make and remove is tried.
+const RACES: usize = 100;
 
 /// `--root`.
 #[derive(Debug)]
@@ -28,8 +32,6 @@ pub(crate) struct Held {
     dir: OwnedFd,
     /// Where it is.
     pub(crate) path: PathBuf,
-    root: PathBuf,
-    id: String,
 }
 
 /// How long a lock is wanted.
@@ -53,53 +55,77 @@ impl Store {
         Ok(Store { root })
     }
 
-    /// Makes the directory of a new container, locked. Fails when there is one.
+    /// Makes the directory of a new container, locked. Fails when there is one. A directory without a record
+    /// that nobody holds is what a killed `create` left: it is empty of meaning and may be used.
     pub(crate) fn create(&self, id: &str) -> Outcome<Held> {
         check_id(id)?;
+        let taken = || Failure::new(format!("container with given ID already exists: {id:?}"));
         std::fs::create_dir_all(&self.root).doing(|| format!("--root {}", self.root.display()))?;
         let path = self.root.join(id);
-        match mkdirat(CWD, &path, Mode::RWXU) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => self.take_over(id)?,
-            Err(error) => return Err(error).doing(|| format!("create {}", path.display())),
+        // Others may make, take and remove it at the same time; whoever locks it first has it.
+        for _ in 0..RACES {
+            let wait = match mkdirat(CWD, &path, Mode::RWXU) {
+                Ok(()) => Wait::Yes,
+                Err(rustix::io::Errno::EXIST) => Wait::No,
+                Err(error) => return Err(error).doing(|| format!("create {}", path.display())),
+            };
+            let Some(held) = self.hold(id, wait)? else {
+                if wait == Wait::No && path.exists() {
+                    return Err(taken());
+                }
+                continue;
+            };
+            if held.read()?.is_some() {
+                return Err(taken());
+            }
+            held.clear()?;
+            return Ok(held);
         }
-        self.hold(id, Wait::Yes)
+        Err(taken())
     }
 
-    /// A directory without a record that nobody holds is what a killed `create` left: it is empty of
-    /// meaning and may be used.
-    fn take_over(&self, id: &str) -> Outcome<()> {
-        let taken = || Failure::new(format!("container with id {id:?} already exists"));
-        let held = self.hold(id, Wait::No).map_err(|_| taken())?;
-        if held.read()?.is_some() { Err(taken()) } else { held.clear() }
-    }
-
-    /// Locks an existing container's directory.
-    fn hold(&self, id: &str, wait: Wait) -> Outcome<Held> {
+    /// Locks a container's directory. `None`: somebody else holds it and it is not waited for, or it was
+    /// removed meanwhile.
+    fn hold(&self, id: &str, wait: Wait) -> Outcome<Option<Held>> {
         let path = self.root.join(id);
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = openat(CWD, &path, flags, Mode::empty()).map_err(|error| match error {
-            rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => no_container(id),
-            error => Failure::new(format!("{}: {}", path.display(), crate::error::HostError::words(&error))),
-        })?;
-        let how = if wait == Wait::Yes {
-            FlockOperation::LockExclusive
-        } else {
-            FlockOperation::NonBlockingLockExclusive
+        let dir = match openat(CWD, &path, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error).doing(|| path.display()),
+        };
+        let how = match wait {
+            Wait::Yes => FlockOperation::LockExclusive,
+            Wait::No => FlockOperation::NonBlockingLockExclusive,
         };
         loop {
             match flock(&dir, how) {
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 other => break other.doing(|| format!("lock {}", path.display()))?,
             }
         }
-        Ok(Held { dir, path, root: self.root.clone(), id: id.to_owned() })
+        let held = Held { dir, path };
+        Ok(held.is_current().then_some(held))
+    }
+
+    /// Locks the directory of a container that is there.
+    fn hold_existing(&self, id: &str) -> Outcome<Held> {
+        for _ in 0..RACES {
+            if let Some(held) = self.hold(id, Wait::Yes)? {
+                return Ok(held);
+            }
+            if !self.root.join(id).exists() {
+                break;
+            }
+        }
+        Err(no_container(id))
     }
 
     /// Locks a container and reads its record.
     pub(crate) fn load(&self, id: &str) -> Outcome<(Held, Record)> {
         check_id(id)?;
-        let held = self.hold(id, Wait::Yes)?;
+        let held = self.hold_existing(id)?;
         let record = held.read()?.ok_or_else(|| no_container(id))?;
         Ok((held, record))
     }
@@ -107,7 +133,7 @@ impl Store {
     /// Locks whatever there is of a container, with its record if it has one.
     pub(crate) fn load_any(&self, id: &str) -> Outcome<(Held, Option<Record>)> {
         check_id(id)?;
-        let held = self.hold(id, Wait::Yes)?;
+        let held = self.hold_existing(id)?;
         let record = held.read().unwrap_or_default();
         Ok((held, record))
     }
@@ -146,7 +172,8 @@ impl Store {
 }
 
 impl Held {
-    fn read(&self) -> Outcome<Option<Record>> {
+    /// The record, if there is one.
+    pub(crate) fn read(&self) -> Outcome<Option<Record>> {
         let file = match openat(&self.dir, STATE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
             Err(rustix::io::Errno::NOENT) => return Ok(None),
@@ -195,13 +222,22 @@ impl Held {
         Ok(())
     }
 
+    /// Whether the path still names this directory: it may have been removed, and made again by others,
+    /// before the lock was got.
+    fn is_current(&self) -> bool {
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((named, fstat(&self.dir)), (Ok(a), Ok(b)) if a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+    }
+
     /// Removes the container's directory.
     pub(crate) fn remove(self) -> Outcome<()> {
+        if !self.is_current() {
+            return Ok(());
+        }
         self.clear()?;
-        let path = self.root.join(&self.id);
-        match unlinkat(CWD, &path, AtFlags::REMOVEDIR) {
+        match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error).doing(|| format!("remove {}", path.display())),
+            Err(error) => Err(error).doing(|| format!("remove {}", self.path.display())),
         }
     }
 }

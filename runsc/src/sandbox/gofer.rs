@@ -1,6 +1,7 @@
 //! The gofer's way behind its walls. Its exports are detached copies of mounts, `nodev` and `nosuid`; its
 //! own root is an empty tmpfs, so nothing else of the host has a name.
 
+use super::ids::{Gate, Ids};
 use super::walls::{fill_standard, leave_caller, raise_descriptor_limit, unshare};
 use crate::error::{Doing, Outcome};
 use crate::spec::Export;
@@ -25,11 +26,25 @@ pub(crate) fn spawn(
     socket: OwnedFd,
     failures: OwnedFd,
     sentry: Option<&Child>,
+    ids: Option<&Ids>,
 ) -> Outcome<Child> {
+    let gate = ids.map(|_| Gate::new()).transpose()?;
+    let gate = gate.as_ref();
+    // Root of a user namespace cannot walk where the host's root can: the trees are opened before.
+    let early = match ids {
+        Some(_) if rustix::process::geteuid().is_root() => {
+            exports.iter().map(export).collect::<Outcome<Vec<_>>>()?
+        }
+        _ => Vec::new(),
+    };
     let main = move || {
         let mut failures = std::fs::File::from(failures);
-        let kept = close_kept(&socket, &failures, sentry);
-        let config = match kept.and_then(|()| prepare(exports, socket, sentry)) {
+        let kept = close_kept(&socket, &failures, sentry, gate, &early);
+        let entered = kept.and_then(|()| match (gate, ids) {
+            (Some(gate), Some(ids)) => gate.pass(ids),
+            _ => Ok(()),
+        });
+        let config = match entered.and_then(|()| prepare(exports, early, socket, sentry)) {
             Ok(config) => config,
             Err(failure) => {
                 let _ = failures.write_all(failure.message.as_bytes());
@@ -39,11 +54,27 @@ pub(crate) fn spawn(
         drop(failures);
         u8::from(gofer::serve(config).is_err())
     };
-    fork(Unshare::empty(), main).doing(|| "starting the gofer")
+    let how = if ids.is_some() { Unshare::USER } else { Unshare::empty() };
+    let child = fork(how, main).doing(|| "starting the gofer")?;
+    if let (Some(gate), Some(ids)) = (gate, ids)
+        && let Err(failure) = gate.open(ids, child.pid)
+    {
+        super::monitor::kill_and_reap(&child);
+        return Err(failure);
+    }
+    Ok(child)
 }
 
-fn close_kept(socket: &OwnedFd, failures: &std::fs::File, sentry: Option<&Child>) -> Outcome<()> {
+fn close_kept(
+    socket: &OwnedFd,
+    failures: &std::fs::File,
+    sentry: Option<&Child>,
+    gate: Option<&Gate>,
+    early: &[gofer::Export],
+) -> Outcome<()> {
     let mut keep = vec![socket.as_fd(), failures.as_fd()];
+    keep.extend(gate.map(Gate::inside));
+    keep.extend(early.iter().map(|export| export.root.as_fd()));
     keep.extend(sentry.map(|sentry| sentry.pidfd.as_fd()));
     close_all_except(&keep).doing(|| "closing descriptors")
 }
@@ -55,11 +86,17 @@ fn leave_network(sentry: Option<&Child>) -> Outcome<()> {
     if entered { Ok(()) } else { unshare(UnshareFlags::NEWNET) }
 }
 
-fn prepare(exports: &[Export], socket: OwnedFd, sentry: Option<&Child>) -> Outcome<Config> {
+fn prepare(
+    exports: &[Export],
+    early: Vec<gofer::Export>,
+    socket: OwnedFd,
+    sentry: Option<&Child>,
+) -> Outcome<Config> {
     fill_standard(None)?;
     leave_caller(c"runsc-gofer")?;
     unshare(UnshareFlags::NEWNS)?;
-    let exports = exports.iter().map(export).collect::<Outcome<Vec<_>>>()?;
+    let exports =
+        if early.is_empty() { exports.iter().map(export).collect::<Outcome<Vec<_>>>()? } else { early };
     gofer::enter_own_descriptors().doing(|| "/proc/self/fd")?;
     let descriptors = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let descriptors = descriptors.doing(|| "/proc/self/fd")?;

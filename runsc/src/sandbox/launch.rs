@@ -1,5 +1,6 @@
 //! Starts the processes of a sandbox, side by side.
 
+use super::ids::Ids;
 use super::monitor;
 use super::sentry::{Identity, Inherited, NOBODY};
 use super::{gofer, network, sentry};
@@ -65,6 +66,7 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let (gofer_end, sentry_gofer) = pair()?;
     let (owner, sentry_owner) = pair()?;
     let (failures, gofer_failures) = pipe()?;
+    let ids = Ids::of(&plan.container);
     let who = identity();
     let config = boot_config(global, plan);
     let Descriptors { stdio, preserved, cgroups } = fds;
@@ -75,7 +77,13 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
     map_ids(sentry.pid(), who)?;
     rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;
-    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, sentry.0.as_ref())?));
+    let gofer = Killed(Some(gofer::spawn(
+        &plan.exports,
+        gofer_end,
+        gofer_failures,
+        sentry.0.as_ref(),
+        ids.as_ref(),
+    )?));
     let mut client = Client::new(owner);
     if let Err(error) = client.answer(0) {
         return Err(explain(error.into(), failures, sentry.0.as_ref()));
@@ -98,9 +106,10 @@ fn helper(reach: Option<&network::Reach>) -> Outcome<(Killed, Option<OwnedFd>, O
 /// Adds a container to the sandbox behind `socket`.
 pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<Launched> {
     let mut client = connect(socket)?;
+    let ids = Ids::of(&plan.container);
     let (gofer_end, sentry_gofer) = pair()?;
     let (failures, gofer_failures) = pipe()?;
-    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, None)?));
+    let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, None, ids.as_ref())?));
     let mut donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().chain(&fds.preserved).map(AsFd::as_fd).collect();
     donated.push(sentry_gofer.as_fd());
     donated.extend(fds.cgroups.iter().map(AsFd::as_fd));

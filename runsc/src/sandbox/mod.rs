@@ -9,6 +9,7 @@ pub(crate) mod console;
 pub(crate) mod filter;
 pub(crate) mod gofer;
 pub(crate) mod hooks;
+pub(crate) mod ids;
 pub(crate) mod launch;
 pub(crate) mod monitor;
 pub(crate) mod network;

@@ -70,9 +70,23 @@ fn own_stdio() -> Outcome<Vec<OwnedFd>> {
         .collect()
 }
 
+/// Most descriptors that can be passed on.
+const MOST: u32 = 200;
+
 fn preserved(count: u32) -> Outcome<Vec<OwnedFd>> {
-    let count = i32::try_from(count).unwrap_or(i32::MAX).min(200);
+    if count > MOST {
+        return Err(Failure::new(format!("--preserve-fds: {count} is more than {MOST}")));
+    }
+    let count = i32::try_from(count).unwrap_or(0);
     (0..count)
         .map(|n| platform::spawn::inherited(n + 3).doing(|| format!("--preserve-fds: descriptor {}", n + 3)))
         .collect()
+}
+
+/// Sockets that the caller opened for the container (sd_listen_fds(3)): they come before `--preserve-fds`.
+pub(crate) fn listening() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i64>().ok());
+    let ours = number("LISTEN_PID") == Some(i64::from(rustix::process::getpid().as_raw_pid()));
+    let count = number("LISTEN_FDS").filter(|_| ours).and_then(|count| u32::try_from(count).ok());
+    count.unwrap_or(0)
 }

@@ -2,7 +2,7 @@
 
 use super::mounts::Depth;
 use super::names::{CAPABILITIES, capability_bit};
-use super::{Bundle, mounts, pod, process, seccomp};
+use super::{Bundle, mounts, pod, process, refuse, seccomp};
 use crate::cgroup::cpu_weight;
 use crate::cli::{Global, Overlay, Platform};
 use crate::container::Store;
@@ -104,12 +104,26 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         specs.extend(mounts::convert(at, mount, &bundle.path, &mut exports, overlay)?);
     }
     let (namespaces, net) = namespaces(&linux, &place)?;
+    refuse::check(spec)?;
+    if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::new("linux.uidMappings: user namespaces enabled, but no uid mappings found"));
+    }
+    if namespaces.user && linux.gid_mappings().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::new("linux.gidMappings: user namespaces enabled, but no gid mappings found"));
+    }
+    let mut first = process::convert(oci_process, preserved)?;
+    first.personality = refuse::personality(spec)?;
     let container = ContainerSpec {
         id: id.to_owned(),
-        process: process::convert(oci_process, preserved)?,
+        process: first,
         hostname: Some(spec.hostname().clone().unwrap_or_else(host_name)),
         domainname: spec.domainname().clone(),
-        root: RootSpec { readonly, overlay: root_overlay(readonly, overlay) },
+        root: RootSpec {
+            readonly,
+            overlay: root_overlay(readonly, overlay),
+            shown: exports.first().map(|root| mounts::host_mount(&root.source)).unwrap_or_default(),
+            propagation: root_propagation(&linux)?,
+        },
         mounts: specs,
         devices: devices(&linux)?,
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
@@ -120,8 +134,16 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
         cgroup_files: 0,
         seccomp: linux.seccomp().as_ref().map_or(Ok(None), seccomp::convert)?,
-        uid_mappings: mappings(linux.uid_mappings().as_deref()),
-        gid_mappings: mappings(linux.gid_mappings().as_deref()),
+        uid_mappings: mappings(
+            linux.uid_mappings().as_deref(),
+            namespaces,
+            rustix::process::geteuid().as_raw(),
+        ),
+        gid_mappings: mappings(
+            linux.gid_mappings().as_deref(),
+            namespaces,
+            rustix::process::getegid().as_raw(),
+        ),
     };
     Ok(Plan {
         container,
@@ -168,6 +190,13 @@ pub(crate) fn platform(global: &Global) -> PlatformKind {
         Platform::Systrap => PlatformKind::Systrap,
         Platform::Ptrace => PlatformKind::Ptrace,
     }
+}
+
+fn root_propagation(linux: &Linux) -> Outcome<u64> {
+    let Some(name) = linux.rootfs_propagation() else { return Ok(0) };
+    mounts::propagation(name).ok_or_else(|| {
+        Failure::new(format!("linux.rootfsPropagation: {name:?} is not a kind of propagation"))
+    })
 }
 
 fn root_export(bundle: &Bundle, path: &std::path::Path, only_read: bool) -> Outcome<Export> {
@@ -311,13 +340,25 @@ pub(crate) fn limits(resources: &LinuxResources) -> Limits {
     }
 }
 
-fn mappings(list: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Vec<IdMapping> {
+/// The maps of a user namespace. An ordinary user always has one: without maps of the bundle's the user's
+/// own id is root's.
+fn mappings(
+    list: Option<&[oci_spec::runtime::LinuxIdMapping]>,
+    namespaces: Namespaces,
+    own: u32,
+) -> Vec<IdMapping> {
     let one = |map: &oci_spec::runtime::LinuxIdMapping| IdMapping {
         inside: map.container_id(),
         outside: map.host_id(),
         count: map.size(),
     };
-    list.unwrap_or_default().iter().map(one).collect()
+    if namespaces.user {
+        return list.unwrap_or_default().iter().map(one).collect();
+    }
+    if rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    vec![IdMapping { inside: 0, outside: own, count: 1 }]
 }
 
 /// `--cap` of exec: every name must be one.

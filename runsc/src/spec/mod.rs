@@ -7,6 +7,7 @@ pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod pod;
 pub(crate) mod process;
+pub(crate) mod refuse;
 mod seccomp;
 
 pub(crate) use convert::{Export, Plan, plan};

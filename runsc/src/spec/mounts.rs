@@ -16,7 +16,7 @@ const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 
 /// Options that ask for nothing we do differently.
-const IGNORED: [&str; 20] = [
+const IGNORED: [&str; 19] = [
     "defaults",
     "rw",
     "suid",
@@ -36,7 +36,6 @@ const IGNORED: [&str; 20] = [
     "norbind",
     "iversion",
     "noiversion",
-    "tmpcopyup",
 ];
 
 struct Options {
@@ -70,19 +69,47 @@ fn options(list: &[String]) -> Options {
             "relatime" | "rrelatime" => flags.relatime = true,
             "strictatime" | "rstrictatime" => flags.strictatime = true,
             "sync" | "dirsync" => flags.sync = true,
-            "private" => flags.propagation = MS_PRIVATE,
-            "rprivate" => flags.propagation = MS_PRIVATE | MS_REC,
-            "slave" => flags.propagation = MS_SLAVE,
-            "rslave" => flags.propagation = MS_SLAVE | MS_REC,
-            "shared" => flags.propagation = MS_SHARED,
-            "rshared" => flags.propagation = MS_SHARED | MS_REC,
-            "unbindable" => flags.propagation = MS_UNBINDABLE,
-            "runbindable" => flags.propagation = MS_UNBINDABLE | MS_REC,
-            other if IGNORED.contains(&other) || other == "rrw" => {}
-            other => options.data.push(other.to_owned()),
+            "tmpcopyup" => flags.copy_up = true,
+            other if IGNORED.contains(&other) => {}
+            // The recursive forms of the same.
+            other if other.strip_prefix('r').is_some_and(|other| IGNORED.contains(&other)) => {}
+            other => match propagation(other) {
+                Some(bits) => flags.propagation = bits,
+                None => options.data.push(other.to_owned()),
+            },
         }
     }
     options
+}
+
+/// The bits of mount(2) for a kind of propagation.
+pub(super) fn propagation(name: &str) -> Option<u64> {
+    Some(match name {
+        "private" => MS_PRIVATE,
+        "rprivate" => MS_PRIVATE | MS_REC,
+        "slave" => MS_SLAVE,
+        "rslave" => MS_SLAVE | MS_REC,
+        "shared" => MS_SHARED,
+        "rshared" => MS_SHARED | MS_REC,
+        "unbindable" => MS_UNBINDABLE,
+        "runbindable" => MS_UNBINDABLE | MS_REC,
+        _ => return None,
+    })
+}
+
+/// Type and source of the host's file system that holds `path`, from the table of mounts.
+pub(super) fn host_mount(path: &Path) -> (String, String) {
+    static TABLE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let table = TABLE.get_or_init(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let entry = |line: &'static str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        Some((left.split(' ').nth(4)?, right.next()?, right.next()?))
+    };
+    let holds = table.lines().filter_map(entry).filter(|(point, ..)| path.starts_with(point));
+    // Of two at one place the later covers the earlier.
+    let best = holds.max_by_key(|(point, ..)| point.len());
+    best.map(|(_, fs_type, source)| (fs_type.to_owned(), source.to_owned())).unwrap_or_default()
 }
 
 /// Turns one mount into the kernel's form. A bind adds to `exports`. `None`: nothing to mount.
@@ -98,6 +125,13 @@ pub(crate) fn convert(
     let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
     if destination.contains('\0') || destination.split('/').any(|part| part == "..") {
         return Err(Failure::new(format!("{}: {destination:?} is not a plain path", field("destination"))));
+    }
+    let idmap = |option: &String| option == "idmap" || option == "ridmap";
+    if mount.uid_mappings().is_some()
+        || mount.gid_mappings().is_some()
+        || mount.options().iter().flatten().any(idmap)
+    {
+        return Err(Failure::new(format!("{}: id-mapped mounts are not supported", field("uidMappings"))));
     }
     let mut options = options(mount.options().as_deref().unwrap_or_default());
     let typ = mount.typ().as_deref().unwrap_or("");
@@ -127,10 +161,14 @@ pub(crate) fn convert(
             }
         }
     };
-    if matches!(kind, MountKind::Bind { .. }) {
-        options.data.clear();
-    }
-    Ok(Some(MountSpec { destination, kind, flags: options.flags, data: options.data }))
+    let source = match &kind {
+        MountKind::Bind { .. } => {
+            options.data.clear();
+            host_mount(mount.source().as_deref().unwrap_or(Path::new(""))).1
+        }
+        _ => mount.source().as_ref().map_or_else(|| typ.to_owned(), |source| source.display().to_string()),
+    };
+    Ok(Some(MountSpec { destination, kind, source, flags: options.flags, data: options.data }))
 }
 
 /// Binds of the host's own kernel file systems (rootless bundles have them) become ours.
@@ -164,11 +202,12 @@ fn bind(
         u32::try_from(exports.len()).map_err(|_| Failure::new(format!("{field}: too many mounts")))?;
     let covered = overlay == Overlay::All && !flags.readonly;
     let access = if flags.readonly || covered { Access::Read } else { Access::Write };
-    exports.push(Export { source, access, depth, shared: true });
     // A file has no layer to write to: it stays read-only.
     let covered = covered && kind.is_dir();
     let overlay = if covered { RootOverlay::Memory } else { RootOverlay::None };
-    Ok(MountKind::Bind { export, file: !kind.is_dir(), overlay })
+    let (fs_type, _) = host_mount(&source);
+    exports.push(Export { source, access, depth, shared: true });
+    Ok(MountKind::Bind { export, file: !kind.is_dir(), overlay, fs_type })
 }
 
 #[cfg(test)]
@@ -194,7 +233,10 @@ mod tests {
         let mount = mount.options(vec!["rbind".to_owned(), "ro".to_owned()]).build().unwrap();
         let mut exports = Vec::new();
         let spec = convert(3, &mount, Path::new("/"), &mut exports, Overlay::None).unwrap().unwrap();
-        assert_eq!(spec.kind, MountKind::Bind { export: 0, file: false, overlay: RootOverlay::None });
+        let plain = RootOverlay::None;
+        assert!(
+            matches!(spec.kind, MountKind::Bind { export: 0, file: false, overlay, .. } if overlay == plain)
+        );
         assert_eq!(exports.first().unwrap().access, Access::Read);
     }
 

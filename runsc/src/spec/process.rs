@@ -37,6 +37,7 @@ pub(crate) fn convert(process: &Process, preserved: u32) -> Outcome<ProcessSpec>
         rlimits: rlimits(process)?,
         capabilities: capabilities(process),
         no_new_privs: process.no_new_privileges().unwrap_or(false),
+        personality: 0,
         oom_score_adj: process.oom_score_adj(),
         stdio: if process.terminal().unwrap_or(false) { Stdio::Terminal } else { Stdio::Files },
         preserved,

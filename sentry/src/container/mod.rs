@@ -3,6 +3,7 @@
 //! Rank `Containers`: the table of containers; nothing that can block happens under it.
 
 mod caller;
+mod copy_up;
 mod mounts;
 mod process;
 mod report;
@@ -10,7 +11,9 @@ mod stdio;
 
 use crate::cgroup::Cgroup;
 use crate::control::message::Switch;
-use crate::control::spec::{BootConfig, ContainerSpec, Limits, NamespaceKind, Namespaces, ProcessSpec};
+use crate::control::spec::{
+    BootConfig, ContainerSpec, IdMapping, Limits, NamespaceKind, Namespaces, ProcessSpec,
+};
 use crate::control::{
     ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
     SandboxControl, SignalTarget, Stats,
@@ -33,7 +36,9 @@ use process::Prepared;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use vfs::FsContext;
+use vfs::cred::IdExtent;
 use vfs::event::timer::{Hold, timers};
+use vfs::remote::RemoteFs;
 
 /// A container.
 struct Container {
@@ -164,6 +169,16 @@ impl Sandbox {
     }
 }
 
+/// Engines copy files into the root file system of a running container (`docker cp`), mostly between an exec,
+/// a pause or a resume: what the kernel remembers of its names is looked at again then.
+fn look_afresh(fs: &FsContext) {
+    let root = fs.ns.root();
+    if let Some(remote) = root.sb.fs.as_any().downcast_ref::<RemoteFs>() {
+        vfs::dentry::trim(Some(root.sb.id));
+        remote.look_afresh();
+    }
+}
+
 /// A failure of the kernel while something was built, with what it was.
 fn failed(what: &str, errno: Errno) -> ControlError {
     ControlError::new(ErrorKind::Failed, format!("{what}: {errno}"))
@@ -204,6 +219,9 @@ impl SandboxControl for Sandbox {
         }
         let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
         let Donated { stdio, preserved, gofer, cgroups } = donated;
+        if !spec.uid_mappings.is_empty() {
+            self.show_maps(&spec);
+        }
         let cgroup = Cgroup::root(&self.kernel, &spec.limits, cgroups);
         for (name, value) in &spec.sysctl {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
@@ -258,12 +276,12 @@ impl SandboxControl for Sandbox {
 
     fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
         let (room, cgroup) = self.with(id, |container| {
-            let early = container.prepared.is_some() && process.program.is_none();
-            if has_ended(&container.init) || early {
+            if has_ended(&container.init) {
                 return Err(ControlError::not_running(id));
             }
             Ok((Room::of(container), Arc::clone(&container.cgroup)))
         })?;
+        look_afresh(&room.fs);
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
             id,
@@ -427,7 +445,9 @@ impl SandboxControl for Sandbox {
     }
 
     fn resume(&self, id: &str) -> ControlResult<()> {
-        let freezer = self.with(id, |container| Ok(Arc::clone(&container.freezer)))?;
+        let (freezer, fs) =
+            self.with(id, |container| Ok((Arc::clone(&container.freezer), container.fs.clone())))?;
+        look_afresh(&fs);
         freezer.thaw(&self.kernel);
         self.hold_timers();
         Ok(())
@@ -440,6 +460,14 @@ impl SandboxControl for Sandbox {
 }
 
 impl Sandbox {
+    /// The kernel counts in the container's ids (the gofer's side translates); /proc/self/uid_map shows what
+    /// they are on the host.
+    fn show_maps(&self, spec: &ContainerSpec) {
+        let extent = |map: &IdMapping| IdExtent { inside: map.inside, kernel: map.outside, count: map.count };
+        let mut maps = self.kernel.root.user.maps.lock();
+        maps.uid = spec.uid_mappings.iter().map(extent).collect();
+        maps.gid = spec.gid_mappings.iter().map(extent).collect();
+    }
     /// While everything is paused no timer of the sandbox fires.
     fn hold_timers(&self) {
         let paused = self.containers.lock().values().all(|container| container.freezer.is_frozen());

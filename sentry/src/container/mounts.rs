@@ -8,7 +8,7 @@ use super::caller::KernelCaller;
 use super::failed;
 use crate::cgroup::Cgroup;
 use crate::control::spec::{
-    ContainerSpec, DeviceKind, DeviceSpec, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
+    ContainerSpec, DeviceKind, MountFlags as SpecFlags, MountKind, MountSpec, RootOverlay,
 };
 use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::ipc::IpcNs;
@@ -21,12 +21,14 @@ use abi::{Errno, SysResult};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vfs::devtmpfs::{self, DevtmpfsType};
-use vfs::mount_ops::{self, Depth, MountCall};
+use vfs::mount_ops::{self, Depth};
 use vfs::overlay::{Layer, OverlayFs, OverlayType, Transience};
+use vfs::propagation::Propagation;
 use vfs::remote::{Channel, RemoteFs};
 use vfs::tmpfs::{TmpFs, TmpfsOptions, TmpfsType};
 use vfs::{
-    Credentials, FileSystem, Follow, FsContext, Location, Mount, MountFlags, MountNamespace, Walk, ops,
+    Credentials, FileSystem, Follow, FsContext, LinkTarget, Location, Mount, MountFlags, MountNamespace,
+    Walk, ops,
 };
 
 /// What the file systems of a container show.
@@ -86,7 +88,11 @@ pub(super) fn build(
     let root = root_fs(kernel, spec, &channel, &by).map_err(|e| failed("root filesystem", e))?;
     let flags = if spec.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
     // Mounted writable while mount points are made in it.
-    let mount = Mount::of_fs(root, MountFlags::RELATIME, b"none");
+    let source = match spec.root.overlay {
+        RootOverlay::Memory => "overlay",
+        RootOverlay::None => spec.root.shown.1.as_str(),
+    };
+    let mount = Mount::of_fs(root, MountFlags::RELATIME, source.as_bytes());
     let ns =
         MountNamespace::new(next_ino(), Arc::clone(&user), Arc::clone(&kernel.files.vfs), Arc::clone(&mount));
     let mut fs = FsContext::at_root_of(&ns);
@@ -97,11 +103,12 @@ pub(super) fn build(
             .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
     }
     devices(&walk, spec, kernel).map_err(|e| failed("linux.devices", e))?;
+    propagate(&mount, spec.root.propagation, &ns).map_err(|e| failed("linux.rootfsPropagation", e))?;
     for path in &spec.readonly_paths {
         readonly(&walk, path).map_err(|e| failed(&format!("linux.readonlyPaths: {path:?}"), e))?;
     }
     for path in &spec.masked_paths {
-        mask(&walk, path).map_err(|e| failed(&format!("linux.maskedPaths: {path:?}"), e))?;
+        mask(&walk, path, kernel).map_err(|e| failed(&format!("linux.maskedPaths: {path:?}"), e))?;
     }
     if !flags.is_empty() {
         mount.set_flags(mount.flags() | flags).map_err(|e| failed("root.readonly", e))?;
@@ -117,7 +124,20 @@ fn root_fs(
     by: &vfs::Caller<'_>,
 ) -> SysResult<Arc<dyn FileSystem>> {
     let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
+    show(&remote, &spec.root.shown.0);
     layered(kernel, remote, spec.root.overlay, by)
+}
+
+/// Types of the host's file systems that are shown as what they are.
+const SHOWN: [&str; 14] = [
+    "ext4", "ext3", "ext2", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "nfs", "nfs4", "9p",
+    "virtiofs", "vfat",
+];
+
+fn show(remote: &RemoteFs, fs_type: &str) {
+    if let Some(name) = SHOWN.iter().find(|name| **name == fs_type) {
+        remote.show_as(name);
+    }
 }
 
 /// A tree of the host, or one over it whose changes are the sandbox' own.
@@ -139,32 +159,66 @@ fn layered(
     }
 }
 
-/// Makes a path's directories, and its last component as a directory or an empty file.
+/// Links followed on the way to one place.
+const MOST_LINKS: usize = 40;
+
+/// Finds a place, and makes what is missing of it: directories, at the end a directory or an empty file.
+/// Links are followed inside the container's root, those that lead to nothing as well: what they name is
+/// made.
 fn make_place(walk: &Walk<'_>, path: &[u8], kind: FileType) -> SysResult<Location> {
-    match walk.find(path, Follow::Yes) {
-        Err(Errno::ENOENT) => {}
-        other => return other,
-    }
-    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
-    let mut so_far = Vec::new();
-    for (at, part) in parts.iter().enumerate() {
-        so_far.push(b'/');
-        so_far.extend_from_slice(part);
-        if walk.find(&so_far, Follow::Yes).is_ok() {
+    let split = |path: &[u8]| -> Vec<Vec<u8>> {
+        path.split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty() && *part != b".")
+            .map(<[u8]>::to_vec)
+            .collect()
+    };
+    // The components that are left, the next one last.
+    let mut left: Vec<Vec<u8>> = split(path).into_iter().rev().collect();
+    let mut so_far: Vec<Vec<u8>> = Vec::new();
+    let joined = |parts: &[Vec<u8>]| [b"/".as_slice(), &parts.join(b"/".as_slice())].concat();
+    let mut links = 0;
+    while let Some(part) = left.pop() {
+        if part == b".." {
+            so_far.pop();
             continue;
         }
-        if at + 1 == parts.len() && kind != FileType::Directory {
-            let flags = OpenFlags::CREAT | OpenFlags::WRONLY;
-            match ops::open(walk, &so_far, flags, 0o644) {
-                Ok(_) => {}
-                Err(abi::Failure::Errno(errno)) => return Err(errno),
-                Err(abi::Failure::Restart(_)) => return Err(Errno::EINTR),
+        so_far.push(part);
+        let here = joined(&so_far);
+        let at = match walk.find(&here, Follow::No) {
+            Ok(at) => at,
+            Err(Errno::ENOENT) => {
+                let kind = if left.is_empty() { kind } else { FileType::Directory };
+                make_one(walk, &here, kind)?;
+                continue;
             }
-        } else {
-            ops::mkdir(walk, &so_far, 0o755)?;
+            Err(errno) => return Err(errno),
+        };
+        if at.kind() == Some(FileType::Symlink)
+            && let LinkTarget::Path(target) = at.inode()?.read_link(walk.by)?
+        {
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(Errno::ELOOP);
+            }
+            so_far.pop();
+            if target.starts_with(b"/") {
+                so_far.clear();
+            }
+            left.extend(split(&target).into_iter().rev());
         }
     }
-    walk.find(path, Follow::Yes)
+    walk.find(&joined(&so_far), Follow::No)
+}
+
+fn make_one(walk: &Walk<'_>, path: &[u8], kind: FileType) -> SysResult<()> {
+    if kind == FileType::Directory {
+        return ops::mkdir(walk, path, 0o755);
+    }
+    match ops::open(walk, path, OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::WRONLY, 0o644) {
+        Ok(_) => Ok(()),
+        Err(abi::Failure::Errno(errno)) => Err(errno),
+        Err(abi::Failure::Restart(_)) => Err(Errno::EINTR),
+    }
 }
 
 fn add(
@@ -175,82 +229,112 @@ fn add(
     views: &Views<'_>,
 ) -> SysResult<()> {
     let destination = entry.destination.as_bytes();
-    let ns = &walk.fs.ns;
     let flags = per_mount(entry.flags);
+    let source = entry.source.as_bytes();
     let data = entry.data.join(",");
-    let made = match entry.kind {
-        MountKind::Bind { export, overlay, .. } => {
+    // The place is found once, and stays what it is whatever happens to its path.
+    let folder = |walk| make_place(walk, destination, FileType::Directory);
+    let (at, made) = match entry.kind {
+        MountKind::Bind { export, overlay, ref fs_type, .. } => {
             let remote = RemoteFs::attach(channel, export, vfs::vfs::anon_dev())?;
+            show(&remote, fs_type);
             let kind = remote.root().kind();
-            make_place(
-                walk,
-                destination,
-                if kind == FileType::Directory { kind } else { FileType::Regular },
-            )?;
-            Mount::of_fs(layered(kernel, remote, overlay, walk.by)?, flags, b"none")
+            let kind = if kind == FileType::Directory { kind } else { FileType::Regular };
+            let at = make_place(walk, destination, kind)?;
+            (at, Mount::of_fs(layered(kernel, remote, overlay, walk.by)?, flags, source))
         }
         MountKind::Mqueue => {
-            make_place(walk, destination, FileType::Directory)?;
-            Mount::of_fs(Arc::clone(&views.ipc.mqueues) as Arc<dyn FileSystem>, flags, b"mqueue")
+            let queues = Arc::clone(&views.ipc.mqueues) as Arc<dyn FileSystem>;
+            (folder(walk)?, Mount::of_fs(queues, flags, source))
         }
         MountKind::Proc => {
-            make_place(walk, destination, FileType::Directory)?;
-            Mount::of_fs(crate::procfs::new(kernel, views.pids), flags, b"proc")
+            (folder(walk)?, Mount::of_fs(crate::procfs::new(kernel, views.pids), flags, source))
         }
         MountKind::Cgroup => {
-            make_place(walk, destination, FileType::Directory)?;
-            Mount::of_fs(crate::cgroup::filesystem(kernel, views.cgroup), flags, b"cgroup")
+            (folder(walk)?, Mount::of_fs(crate::cgroup::filesystem(kernel, views.cgroup), flags, source))
         }
-        MountKind::Tmpfs if entry.destination == "/dev" => {
-            // Devices are the kernel's own: the image cannot bring any.
-            make_place(walk, destination, FileType::Directory)?;
-            let whole = kernel.frames.memory().limit();
-            let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
-            let dev = TmpFs::new(&kernel.frames, &options.parse(data.as_bytes(), whole, Some(walk.by))?);
-            devtmpfs::populate(&dev)?;
-            Mount::of_fs(dev, flags, b"tmpfs")
-        }
-        ref kind => {
-            make_place(walk, destination, FileType::Directory)?;
-            let (name, source): (&[u8], &[u8]) = match kind {
-                MountKind::Sysfs => (b"sysfs", b"sysfs"),
-                MountKind::Devpts => (b"devpts", b"devpts"),
-                _ => (b"tmpfs", b"tmpfs"),
-            };
-            match mount_ops::make(walk, name, source, flags, data.as_bytes()) {
-                // Nearly every bundle lists these: a kernel without them leaves the directory as it is.
-                Err(Errno::ENODEV) if matches!(kind, MountKind::Cgroup) => {
-                    let kind = String::from_utf8_lossy(name);
-                    kernel.trace.log(&format!("mounts: {:?} left out: no {kind} here", entry.destination));
-                    return Ok(());
-                }
-                other => other?,
-            }
+        MountKind::Tmpfs => tmpfs(walk, entry, kernel)?,
+        MountKind::Sysfs => (folder(walk)?, mount_ops::make(walk, b"sysfs", source, flags, data.as_bytes())?),
+        MountKind::Devpts => {
+            (folder(walk)?, mount_ops::make(walk, b"devpts", source, flags, data.as_bytes())?)
         }
     };
-    let at = walk.find(destination, Follow::Yes)?;
-    mount_ops::attach(&made, &at, ns)
+    mount_ops::attach(&made, &at, &walk.fs.ns)?;
+    propagate(&made, entry.flags.propagation, &walk.fs.ns)
 }
 
-/// Makes a node in a file system that nobody sees, and mounts it at its place.
-fn bind_node(walk: &Walk<'_>, kernel: &Kernel, device: &DeviceSpec, mode: u32) -> SysResult<()> {
+/// A tmpfs: with the mode of the directory it covers, as runc has it, unless one is given; with devices of
+/// the kernel's own at /dev, so that the image cannot bring any; with what was there before where asked.
+fn tmpfs(walk: &Walk<'_>, entry: &MountSpec, kernel: &Arc<Kernel>) -> SysResult<(Location, Arc<Mount>)> {
+    let destination = entry.destination.as_bytes();
+    let dev = entry.destination == "/dev";
+    let known = walk.find(destination, Follow::Yes).and_then(|at| at.inode()?.attr(walk.by));
+    let default = if dev { 0o755 } else { TmpfsOptions::default().perm };
+    let perm = known.map_or(default, |attr| attr.perm);
+    let options = TmpfsOptions { perm, ..TmpfsOptions::default() };
+    let whole = kernel.frames.memory().limit();
+    let options = options.parse(entry.data.join(",").as_bytes(), whole, Some(walk.by))?;
+    let at = make_place(walk, destination, FileType::Directory)?;
+    let fs = TmpFs::new(&kernel.frames, &options);
+    if dev {
+        devtmpfs::populate(&fs)?;
+    }
+    let fs: Arc<dyn FileSystem> = fs;
+    let flags = per_mount(entry.flags);
+    let made = Mount::of_fs(Arc::clone(&fs), flags, entry.source.as_bytes());
+    if entry.flags.copy_up {
+        let hidden = Mount::of_fs(fs, MountFlags::empty(), b"tmpfs");
+        let vfs = Arc::clone(&kernel.files.vfs);
+        let ns = MountNamespace::new(next_ino(), Arc::clone(&kernel.root.user), vfs, hidden);
+        let inside = FsContext::at_root_of(&ns);
+        super::copy_up::fill(walk, destination, &Walk::new(&inside, walk.by))?;
+    }
+    if flags.contains(MountFlags::RDONLY) {
+        made.sb.read_only.store(true, std::sync::atomic::Ordering::Release);
+    }
+    Ok((at, made))
+}
+
+/// Propagation inside the guest: what is shared is shared among its own namespaces.
+fn propagate(mount: &Arc<Mount>, asked: u64, ns: &Arc<MountNamespace>) -> SysResult<()> {
+    const UNBINDABLE: u64 = 1 << 17;
+    const SLAVE: u64 = 1 << 19;
+    const SHARED: u64 = 1 << 20;
+    let to = if asked & SHARED != 0 {
+        Propagation::Shared
+    } else if asked & SLAVE != 0 {
+        Propagation::Slave
+    } else if asked & UNBINDABLE != 0 {
+        Propagation::Unbindable
+    } else {
+        return Ok(());
+    };
+    mount_ops::set_propagation(&Location::root_of(mount), to, Depth::One, ns)
+}
+
+/// A mount of one device node, from a file system that nobody sees.
+fn lone_node(walk: &Walk<'_>, kernel: &Kernel, mode: u32, rdev: u64) -> SysResult<Arc<Mount>> {
     let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
     let hidden = Mount::of_fs(TmpFs::new(&kernel.frames, &options), MountFlags::NOEXEC, b"tmpfs");
     let vfs = Arc::clone(&kernel.files.vfs);
     let ns = MountNamespace::new(next_ino(), Arc::clone(&kernel.root.user), vfs, Arc::clone(&hidden));
     let inside = FsContext::at_root_of(&ns);
     let inside = Walk::new(&inside, walk.by);
-    ops::mknod(&inside, b"/node", mode, make_dev(device.major, device.minor))?;
+    ops::mknod(&inside, b"/node", mode, rdev)?;
     let node = inside.find(b"/node", Follow::No)?;
-    let made = Mount::new(Arc::clone(&hidden.sb), node.dentry, MountFlags::NOEXEC, b"tmpfs");
-    let at = make_place(walk, device.path.as_bytes(), FileType::Regular)?;
-    mount_ops::attach(&made, &at, &walk.fs.ns)
+    Ok(Mount::new(Arc::clone(&hidden.sb), node.dentry, MountFlags::NOEXEC, b"tmpfs"))
 }
 
 fn devices(walk: &Walk<'_>, spec: &ContainerSpec, kernel: &Kernel) -> SysResult<()> {
     for device in &spec.devices {
         let path = device.path.as_bytes();
-        if walk.find(path, Follow::No).is_ok() {
+        let rdev = make_dev(device.major, device.minor);
+        if let Ok(at) = walk.find(path, Follow::No) {
+            let attr = at.inode()?.attr(walk.by)?;
+            if matches!(attr.kind, FileType::CharDevice | FileType::BlockDevice) && attr.rdev == rdev {
+                ops::chown(&at, Some(vfs::Kuid(device.uid)), Some(vfs::Kgid(device.gid)), walk.by)?;
+                ops::chmod(&at, device.mode & 0o7777, walk.by)?;
+            }
             continue;
         }
         if let Some(end) = path.iter().rposition(|byte| *byte == b'/')
@@ -265,9 +349,12 @@ fn devices(walk: &Walk<'_>, spec: &ContainerSpec, kernel: &Kernel) -> SysResult<
             DeviceKind::Fifo => FileType::Fifo,
         };
         let mode = kind.mode_bits() | (device.mode & 0o7777);
-        match ops::mknod(walk, path, mode, make_dev(device.major, device.minor)) {
+        match ops::mknod(walk, path, mode, rdev) {
             // A directory of the host holds no devices.
-            Err(Errno::EPERM) => bind_node(walk, kernel, device, mode)?,
+            Err(Errno::EPERM) => {
+                let at = make_place(walk, path, FileType::Regular)?;
+                mount_ops::attach(&lone_node(walk, kernel, mode, rdev)?, &at, &walk.fs.ns)?;
+            }
             other => other?,
         }
         let at = walk.find(path, Follow::No)?;
@@ -288,18 +375,17 @@ fn readonly(walk: &Walk<'_>, path: &str) -> SysResult<()> {
     mount_ops::remount_bind(&at, flags, &walk.fs.ns)
 }
 
-fn mask(walk: &Walk<'_>, path: &str) -> SysResult<()> {
+fn mask(walk: &Walk<'_>, path: &str, kernel: &Kernel) -> SysResult<()> {
     let at = match walk.find(path.as_bytes(), Follow::Yes) {
         Ok(at) => at,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         Err(error) => return Err(error),
     };
     if at.kind() == Some(FileType::Directory) {
-        return mount_ops::mount(walk, b"tmpfs", path.as_bytes(), b"tmpfs", MountCall::RDONLY, b"size=0k");
+        let tmpfs = mount_ops::make(walk, b"tmpfs", b"tmpfs", MountFlags::RDONLY, b"size=0k")?;
+        return mount_ops::attach(&tmpfs, &at, &walk.fs.ns);
     }
-    match walk.find(b"/dev/null", Follow::Yes) {
-        Ok(null) => mount_ops::bind(&null, &at, Depth::One, &walk.fs.ns),
-        Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error),
-    }
+    // A null device of the kernel's own: the image's /dev/null could be anything.
+    let null = lone_node(walk, kernel, FileType::CharDevice.mode_bits() | 0o666, make_dev(1, 3))?;
+    mount_ops::attach(&null, &at, &walk.fs.ns)
 }

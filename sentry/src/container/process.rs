@@ -18,6 +18,7 @@ use crate::seccomp::Filters;
 use crate::signal::SignalHandlers;
 use crate::task::exec::fresh_registers;
 use crate::task::{FsContext as TaskFs, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, run};
+use abi::fs::OpenFlags;
 use abi::siginfo::StackT;
 use abi::signal::Signal;
 use abi::{Errno, SysResult};
@@ -195,7 +196,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         file,
         name,
         argv: text(&spec.args),
-        envp: text(&spec.env),
+        envp: text(&environment(&walk, spec)),
         limits,
         randomize: Randomize::Yes,
         credentials: &fixed,
@@ -235,7 +236,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         signal: OwnedSignal::new(Arc::new(SignalHandlers::default()), StackT::new(0, 0, StackT::DISABLE)),
         registered: Registered::default(),
         no_new_privs: spec.no_new_privs,
-        personal: Personal { keys, ..Personal::default() },
+        personal: Personal { keys, personality: spec.personality, ..Personal::default() },
         debug: None,
         seccomp: plan.seccomp.cloned(),
         epoll_events: Vec::new(),
@@ -250,6 +251,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     };
     let shared = TaskShared::new(Arc::clone(kernel), Arc::clone(&process), owned.published(), 0);
     shared.set_seccomp(owned.seccomp.clone());
+    shared.set_personality(spec.personality);
     if owned.no_new_privs {
         shared.set_no_new_privs();
     }
@@ -277,6 +279,33 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     Ok(Prepared { process, shared, owned, context })
 }
 
+/// The environment, with HOME as the container's /etc/passwd has it where the bundle has none (as runc).
+fn environment(walk: &Walk<'_>, spec: &ProcessSpec) -> Vec<String> {
+    let mut env = spec.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        let home = home(walk, spec.user.uid).unwrap_or_else(|| "/".to_owned());
+        env.push(format!("HOME={home}"));
+    }
+    env
+}
+
+/// Most bytes of /etc/passwd that are looked at.
+const PASSWD: usize = 1 << 20;
+
+fn home(walk: &Walk<'_>, uid: u32) -> Option<String> {
+    // A FIFO there must not be waited for.
+    let flags = OpenFlags::NONBLOCK;
+    let file = vfs::ops::open(walk, b"/etc/passwd", flags, 0).ok()?;
+    let mut text = vec![0; PASSWD];
+    let length = file.read(&mut mm::io::SliceSink::new(&mut text), walk.by).ok()?;
+    let text = String::from_utf8_lossy(text.get(..length)?).into_owned();
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let found = fields.get(2)?.parse() == Ok(uid);
+        found.then(|| fields.get(5).map(|home| (*home).to_owned())).flatten()
+    })
+}
+
 /// The bundle's capability sets are those after execve; only the ambient rule of root is applied here.
 fn exec_credentials(cred: &Credentials) -> Credentials {
     cred.clone()
@@ -291,13 +320,17 @@ fn working_directory(plan: &Plan<'_>, fs: &FsContext, by: &Caller<'_>) -> Contro
         }
         other => other,
     };
-    let at = found.map_err(|e| {
+    let refused = |errno: Errno| {
         // A missing one is a program that was not found, as callers of runc are told.
-        let kind = if e == Errno::ENOENT { ErrorKind::ProgramNotFound } else { ErrorKind::Invalid };
-        ControlError::new(kind, format!("process.cwd: {cwd:?}: {}", e.text().to_lowercase()))
-    })?;
-    vfs::ops::check_chdir(&at, by)
-        .map_err(|e| ControlError::new(ErrorKind::Invalid, format!("process.cwd: {cwd:?}: {}", e.text())))?;
+        let kind = if errno == Errno::ENOENT { ErrorKind::ProgramNotFound } else { ErrorKind::Invalid };
+        let text = errno.text().to_lowercase();
+        ControlError::new(
+            kind,
+            format!("process.cwd: chdir to cwd ({cwd:?}) set in config.json failed: {text}"),
+        )
+    };
+    let at = found.map_err(refused)?;
+    vfs::ops::check_chdir(&at, by).map_err(refused)?;
     Ok(at)
 }
 

@@ -175,6 +175,10 @@ pub struct RootSpec {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: RootOverlay,
+    /// Type and source of the host's file system, as shown.
+    pub shown: (String, String),
+    /// `linux.rootfsPropagation`, as in [`MountFlags`].
+    pub propagation: u64,
 }
 
 /// One mount over the root.
@@ -184,6 +188,8 @@ pub struct MountSpec {
     pub destination: String,
     /// What is mounted.
     pub kind: MountKind,
+    /// Shown as the source.
+    pub source: String,
     /// Flags.
     pub flags: MountFlags,
     /// Options that are not flags, `key=value` or `key`, for the file system (`size=64m`, `mode=755`).
@@ -202,6 +208,8 @@ pub enum MountKind {
         file: bool,
         /// Where writes go.
         overlay: RootOverlay,
+        /// Type of the host's file system, where it is one worth showing.
+        fs_type: String,
     },
     /// A file system of the kernel's own.
     Tmpfs,
@@ -239,6 +247,8 @@ pub struct MountFlags {
     pub strictatime: bool,
     /// `sync`.
     pub sync: bool,
+    /// `tmpcopyup`: begins with what it covers.
+    pub copy_up: bool,
     /// Propagation: `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` (with `MS_REC`), or 0.
     pub propagation: u64,
 }
@@ -347,6 +357,8 @@ pub struct ProcessSpec {
     pub capabilities: Capabilities,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: bool,
+    /// personality(2).
+    pub personality: u32,
     /// `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
     /// What descriptors 0 to 2 are.

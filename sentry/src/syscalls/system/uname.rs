@@ -12,12 +12,17 @@ pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC gvisor-rs";
 
 /// UNAME26 of personality(2).
 const UNAME26: u32 = 0x002_0000;
+/// The execution domain within a personality.
+const PER_MASK: u32 = 0xff;
+/// PER_LINUX32: a machine of 32 bits is shown.
+const PER_LINUX32: u32 = 8;
 
 /// uname(2).
 pub fn uname(cx: &mut Cx<'_>, buf: UserPtr<Utsname>) -> CallResult<()> {
     let names = cx.owned.ns.uts.names();
     let release = if cx.owned.personal.personality & UNAME26 != 0 { "2.6.72" } else { RELEASE };
-    let value = Utsname::new("Linux", &names.nodename, release, VERSION, "x86_64", &names.domainname);
+    let machine = if cx.owned.personal.personality & PER_MASK == PER_LINUX32 { "i686" } else { "x86_64" };
+    let value = Utsname::new("Linux", &names.nodename, release, VERSION, machine, &names.domainname);
     Ok(cx.write(buf, &value)?)
 }
 

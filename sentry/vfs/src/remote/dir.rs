@@ -237,9 +237,27 @@ impl Names {
         self.version = self.version.wrapping_add(1);
         self.listing = None;
     }
+
+    /// Somebody else may have changed the directory. A listing that is being read stays.
+    fn look_afresh(&mut self) {
+        self.version = self.version.wrapping_add(1);
+        self.missing = None;
+        self.known.retain(|_, known| matches!(known, Known::Live(inode) if inode.strong_count() > 0));
+        self.seen = 0;
+        if self.readers == 0 {
+            self.listing = None;
+        }
+    }
 }
 
 impl RemoteInode {
+    /// See [`Names::look_afresh`].
+    pub(super) fn look_afresh(&self) {
+        if let Some(names) = &self.names {
+            names.lock().look_afresh();
+        }
+    }
+
     /// Reads all names from the gofer.
     fn load(&self) -> SysResult<Vec<Entry>> {
         let dir = self.handle()?;

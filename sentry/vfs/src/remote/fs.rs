@@ -23,6 +23,7 @@ pub struct RemoteFs {
     dev: u64,
     flags: ExportFlags,
     root: Node,
+    name: std::sync::OnceLock<&'static str>,
     this: Weak<RemoteFs>,
     tables: Ranked<order::RemoteTable, Tables>,
 }
@@ -53,9 +54,22 @@ impl RemoteFs {
             dev,
             flags: attached.flags,
             root: attached.root,
+            name: std::sync::OnceLock::new(),
             this: Weak::clone(this),
             tables: Ranked::default(),
         }))
+    }
+
+    /// Names of an exclusive export that nobody uses now are asked for again: for moments at which the host may
+    /// have changed the tree after all (a copy into a container).
+    pub fn look_afresh(&self) {
+        let inodes: Vec<_> = self.tables.lock().inodes.values().filter_map(Weak::upgrade).collect();
+        inodes.iter().for_each(|inode| inode.look_afresh());
+    }
+
+    /// Names it after the host's file system, as a bind mount of it would be shown.
+    pub fn show_as(&self, name: &'static str) {
+        let _ = self.name.set(name);
     }
 
     /// Whether others may change the files.
@@ -184,7 +198,7 @@ impl FileSystem for RemoteFs {
         self
     }
     fn name(&self) -> &'static str {
-        "gofer"
+        self.name.get().copied().unwrap_or("gofer")
     }
     fn dev(&self) -> u64 {
         self.dev
