@@ -73,10 +73,16 @@ impl Server {
         // the thread looks for the next request for a moment, giving way to whoever wants its CPU; unless the
         // last such look was in vain. Idle, it sleeps.
         let mut look = Look::Away;
+        // Requests to go until it looks again on a machine where giving way costs a turn.
+        let mut crowded = 0u32;
         // Whether what start-up took has been given back; once, at the first long silence.
         let mut rested = false;
         loop {
-            let found = if look == Look::Out { look_out(socket, request)? } else { None };
+            let found = match look {
+                Look::Out if crowded == 0 => look_out(socket, request, &mut crowded)?,
+                _ => None,
+            };
+            crowded = crowded.saturating_sub(1);
             look = if found.is_some() { Look::Out } else { Look::Away };
             let len = match found {
                 Some(len) => len,
@@ -178,6 +184,12 @@ impl Server {
 /// How long to look for the next request before sleeping.
 const LOOK_OUT: Duration = Duration::from_micros(50);
 
+/// A yield that took this long gave the processor to somebody else, who kept it.
+const CROWDED: Duration = Duration::from_micros(200);
+
+/// Requests that are then slept for.
+const CROWDED_FOR: u32 = 64;
+
 /// Silence after which memory is given back, once.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
@@ -196,7 +208,9 @@ enum Look {
     Away,
 }
 
-fn look_out(socket: &OwnedFd, request: &mut [u8]) -> SysResult<Option<usize>> {
+/// Looks for the next request for a moment. Sets `crowded` when somebody else took the processor meanwhile: who gave way
+/// waits for its turn, a sleeper is woken for what comes.
+fn look_out(socket: &OwnedFd, request: &mut [u8], crowded: &mut u32) -> SysResult<Option<usize>> {
     let start = Instant::now();
     loop {
         if let Some(len) = receive(socket, request, RecvFlags::TRUNC | RecvFlags::DONTWAIT)? {
@@ -205,7 +219,11 @@ fn look_out(socket: &OwnedFd, request: &mut [u8]) -> SysResult<Option<usize>> {
         if start.elapsed() > LOOK_OUT {
             return Ok(None);
         }
+        let before = Instant::now();
         rustix::thread::sched_yield();
+        if before.elapsed() > CROWDED {
+            *crowded = CROWDED_FOR;
+        }
     }
 }
 

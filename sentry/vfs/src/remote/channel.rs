@@ -20,6 +20,12 @@ const ROOM: usize = 256 * 1024;
 /// How long to look for a reply before sleeping.
 const LOOK_OUT: Duration = Duration::from_micros(50);
 
+/// A look that took this long gave the processor to somebody else, who kept it.
+const CROWDED: Duration = Duration::from_micros(200);
+
+/// Requests that sleep at once after that: a sleeper is woken for its reply, who gave way waits for its turn.
+const CROWDED_FOR: u32 = 64;
+
 /// The conversation with one gofer.
 #[derive(Debug)]
 pub struct Channel {
@@ -35,13 +41,15 @@ pub struct Channel {
 struct Buffers {
     request: Vec<u8>,
     reply: Vec<u8>,
+    /// Requests to go until replies are looked out for again.
+    crowded: u32,
 }
 
 impl Channel {
     /// Talks to the gofer at the other end of a `SOCK_SEQPACKET` socket.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Arc<Channel> {
-        let buffers = Buffers { request: Vec::new(), reply: vec![0; ROOM] };
+        let buffers = Buffers { request: Vec::new(), reply: vec![0; ROOM], crowded: 0 };
         Arc::new(Channel {
             socket,
             buffers: Ranked::new(buffers),
@@ -140,13 +148,21 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         // A reply takes a few microseconds, a sleep and a wake-up many times that.
         let start = Instant::now();
-        let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        flags.set(RecvFlags::DONTWAIT, buffers.crowded == 0);
+        buffers.crowded = buffers.crowded.saturating_sub(1);
         let message = loop {
             let mut parts = [IoSliceMut::new(&mut buffers.reply)];
             match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, flags) {
                 Ok(message) => break message,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) if start.elapsed() < LOOK_OUT => rustix::thread::sched_yield(),
+                Err(rustix::io::Errno::AGAIN) if start.elapsed() < LOOK_OUT => {
+                    let before = Instant::now();
+                    rustix::thread::sched_yield();
+                    if before.elapsed() > CROWDED {
+                        buffers.crowded = CROWDED_FOR;
+                    }
+                }
                 Err(rustix::io::Errno::AGAIN) => flags.remove(RecvFlags::DONTWAIT),
                 Err(_) => return Err(Errno::EIO),
             }
