@@ -119,7 +119,13 @@ impl Bundle {
     pub fn runsc(&self, platform: &str, verb: &str) -> Command {
         self.write();
         let mut command = Command::new(crate::runsc());
-        command.arg("--root").arg(self.dir.join("state")).arg(format!("--platform={platform}")).arg(verb);
+        command.arg("--root").arg(self.dir.join("state")).arg(format!("--platform={platform}"));
+        // A root file system that all tests share stays as it is, whatever a test does to the annotations.
+        let root = self.config.pointer("/root/path").and_then(Value::as_str).unwrap_or_default();
+        if Path::new(root).starts_with(crate::rootfs::cache()) {
+            command.arg("--overlay2=root:memory");
+        }
+        command.arg(verb);
         command
     }
 

@@ -83,14 +83,17 @@ fn mountinfo_shows_what_the_bundle_says() {
 
 #[test]
 fn flags_of_mounts_hold() {
-    let script = "cp /bin/busybox /t/b; /t/b true; echo noexec $?; echo x > /data/f; echo ro $?; cat /file; echo y > /file; \
-        echo file $?; stat -c %a /t /m /etc2";
+    let script = "cp /bin/busybox /fresh/b; /fresh/b true; echo noexec $?; echo x > /data/f; echo ro $?; cat /file; echo y > /file; \
+        echo file $?; stat -c %a /fresh /m /etc2";
     let mut bundle = shell(script);
     let data = bundle.dir().join("data");
     fs::create_dir(&data).expect("a folder");
     fs::write(bundle.dir().join("file"), "content\n").expect("a file");
     let file = bundle.dir().join("file");
-    mount(&mut bundle, json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": ["noexec"]}));
+    mount(
+        &mut bundle,
+        json!({"destination": "/fresh", "type": "tmpfs", "source": "t", "options": ["noexec"]}),
+    );
     mount(
         &mut bundle,
         json!({"destination": "/m", "type": "tmpfs", "source": "t", "options": ["mode=0710"]}),
