@@ -185,6 +185,10 @@ impl MemoryManager {
         // Somebody was first: theirs says the same.
         let _ = self.tenancy.set(tenancy);
     }
+    /// Whether the stub is away from where stubs are made.
+    pub(crate) fn is_tenant(&self) -> bool {
+        self.tenancy.get().is_some()
+    }
     /// CPU time of guest code here so far, in nanoseconds.
     #[must_use]
     pub fn cpu_ns(&self) -> u64 {

@@ -535,6 +535,10 @@ impl MemoryManager {
         }
         let frames = FrameRange { offset: frames, len: range.len() - range.len() % HUGE_PAGE };
         self.frames.advise(frames, HugePages::Wanted);
+        if self.is_tenant() {
+            // Who touches a page first has it charged: here that must be the stub.
+            return;
+        }
         let mut at = frames.offset;
         while at < frames.offset + frames.len {
             // The touch brings in all of it; the guest's own touches then only map. Without a huge page

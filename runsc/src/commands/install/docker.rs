@@ -11,7 +11,10 @@ pub(super) fn edit(text: &str, entry: &Entry, way: Way) -> Outcome<String> {
     let mut config: Value = if text.trim().is_empty() {
         json!({})
     } else {
-        serde_json::from_str(text).map_err(|error| Failure::new(format!("malformed JSON: {error}")))?
+        serde_json::from_str(text).map_err(|error| {
+            let words = if error.is_eof() { "the file ends too early".to_owned() } else { error.to_string() };
+            Failure::new(format!("malformed JSON: {words}"))
+        })?
     };
     let before = config.clone();
     let top =
