@@ -17,7 +17,7 @@ fn ctr(daemon: &Daemon, words: &[&str]) -> Done {
 /// `ctr run` of a busybox command in the runtime under test.
 fn run_command(daemon: &Daemon, flags: &[&str], id: &str, words: &[&str]) -> Command {
     let mut command = daemon.ctr(&["run", "--runc-binary"]);
-    command.arg(tests::runsc()).arg("--runc-root").arg(daemon.dir().join("runtimes/ours/default"));
+    command.arg(tests::runsc()).arg("--runc-root").arg(daemon.dir().join("runtimes/ours"));
     command.args(["--cgroup", &format!("/{}/{id}", daemon.name())]);
     command.args(flags).args([BUSYBOX, id]).args(words);
     command
