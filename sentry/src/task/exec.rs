@@ -58,6 +58,8 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
             credentials: &credentials,
         })?
     };
+    // A tracer sees which call it was, in the new program's registers.
+    let orig_rax = cx.context.registers().orig_rax;
     // From here on the old program cannot come back.
     only_thread(cx)?;
     exit::release_memory(cx);
@@ -78,8 +80,6 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     loaded.mm.set_exe(Some(exe));
     cx.owned.mm = loaded.mm;
     cx.owned.comm = loaded.comm;
-    // A tracer sees which call it was.
-    let orig_rax = cx.context.registers().orig_rax;
     let registers = Registers { orig_rax, ..fresh_registers(loaded.entry, loaded.stack) };
     cx.context.load(&ThreadState { registers, xstate: Vec::new() });
     cx.shared.set_interrupter(cx.context.interrupter());
