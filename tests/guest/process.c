@@ -564,3 +564,35 @@ TEST(getrandom_fills) {
     CHECK(z < 32);
     FAILS(syscall(SYS_getrandom, b, 8, 0x80), EINVAL);
 }
+static int t_proc(const char *path, char *b, size_t n) {
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return -1;
+    ssize_t got = read(fd, b, n - 1);
+    close(fd);
+    if (got < 0) return -1;
+    b[got] = 0;
+    return 0;
+}
+TEST(login_uid) {
+    char b[64];
+    if (t_proc("/proc/self/loginuid", b, sizeof b)) t_skip("a kernel without CONFIG_AUDIT");
+    if (strcmp(b, "4294967295")) t_skip("logged in already");
+    int fd = OK(open("/proc/self/loginuid", O_WRONLY));
+    FAILS(write(fd, "x", 1), EINVAL);
+    EQ(write(fd, "1000", 4), 4);
+    OK(t_proc("/proc/self/loginuid", b, sizeof b));
+    STREQ(b, "1000");
+    OK(t_proc("/proc/self/sessionid", b, sizeof b));
+    CHECK(strcmp(b, "4294967295"));
+    pid_t pid = OK(fork());
+    if (!pid) {
+        OK(t_proc("/proc/self/loginuid", b, sizeof b));
+        STREQ(b, "1000");
+        _exit(0);
+    }
+    char other[64];
+    snprintf(other, sizeof other, "/proc/%d/loginuid", pid);
+    int of = open(other, O_WRONLY);
+    if (of >= 0) FAILS(write(of, "5", 1), EPERM);
+    EQ(t_wait(pid), 0);
+}

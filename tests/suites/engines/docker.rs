@@ -1,0 +1,222 @@
+//! Docker: dockerd with the containerd and shim of its own.
+
+use super::engine::{Engine, Folder, LIMIT, note, same};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+use tests::pty::Terminal;
+use tests::{command, rootfs, runsc};
+
+/// A daemon of its own, with an image `busybox` and the runtimes `runc` and `ours`.
+struct Docker {
+    folder: Folder,
+    daemon: Child,
+}
+
+impl Docker {
+    fn new() -> Docker {
+        let folder = Folder::new("dk");
+        let ours = serde_json::json!({ "path": runsc() });
+        let config = serde_json::json!({
+            "runtimes": { "ours": ours },
+            "bridge": "none",
+            "iptables": false,
+            "ip-forward": false,
+            "live-restore": true,
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            // What the caller's limits allow: a container may not have more.
+            "default-ulimits": { "nofile": { "Name": "nofile", "Hard": 4096, "Soft": 1024 } },
+        });
+        fs::write(folder.path().join("daemon.json"), config.to_string()).expect("daemon.json");
+        let daemon = Docker::start(folder.path());
+        let docker = Docker { folder, daemon };
+        docker.await_answer();
+        let tar = Command::new("tar")
+            .arg("-C")
+            .arg(rootfs::busybox())
+            .args(["-c", "."])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tar");
+        let mut import = docker.command();
+        import.args(["import", "-", "busybox"]).stdin(tar.stdout.expect("a pipe")).stdout(Stdio::null());
+        assert!(import.status().expect("docker starts").success(), "docker import");
+        docker
+    }
+
+    fn start(folder: &Path) -> Child {
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).expect("a log");
+        let mut command = Command::new("dockerd");
+        for (flag, name) in [
+            ("--config-file", "daemon.json"),
+            ("--data-root", "data"),
+            ("--exec-root", "exec"),
+            ("--pidfile", "pid"),
+        ] {
+            command.arg(flag).arg(folder.join(name));
+        }
+        command.arg("-H").arg(format!("unix://{}", folder.join("s").display()));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+        command.spawn().expect("package docker.io")
+    }
+
+    fn await_answer(&self) {
+        let end = Instant::now() + LIMIT;
+        while command::run(self.command().arg("version"), LIMIT).code() != 0 {
+            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "dockerd does not answer:\n{}", log());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    /// The daemon dies as if it had crashed, and comes back.
+    fn crash(&mut self) {
+        self.daemon.kill().expect("kill");
+        self.daemon.wait().expect("wait");
+        let _ = fs::remove_file(self.folder.path().join("pid"));
+        self.daemon = Docker::start(self.folder.path());
+        self.await_answer();
+    }
+}
+
+impl Engine for Docker {
+    fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("-H").arg(format!("unix://{}", self.folder.path().join("s").display()));
+        command
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let list = self.command().args(["ps", "-aq"]).output().map(|done| done.stdout).unwrap_or_default();
+        for id in String::from_utf8_lossy(&list).split_whitespace() {
+            let _ = self.command().args(["rm", "-f", id]).output();
+        }
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.daemon.wait();
+        // With live-restore its containerd may outlive it.
+        let containerd = fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
+        if let Some(pid) =
+            containerd.ok().and_then(|text| rustix::process::Pid::from_raw(text.trim().parse().ok()?))
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = Command::new("umount")
+            .arg("-R")
+            .arg(self.folder.path().join("data"))
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+fn scenario(docker: &Docker, runtime: &str) -> String {
+    let mut text = String::new();
+    let log = &mut text;
+    let run = ["run", "--rm", "--runtime", runtime, "--network", "none"];
+    let detach = ["run", "-d", "--runtime", runtime, "--network", "none"];
+    let list: [&[&str]; 8] = [
+        &["busybox", "sh", "-c", "exit 7"],
+        &["busybox", "/nonexistent"],
+        &["busybox", "/etc"],
+        &["--user", "1000:1000", "--group-add", "5", "busybox", "id"],
+        &["-w", "/new/dir", "--hostname", "foo", "busybox", "sh", "-c", "pwd; hostname"],
+        &[
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "busybox",
+            "sh",
+            "-c",
+            "grep CapEff /proc/self/status; touch /x",
+        ],
+        &[
+            "--security-opt",
+            "no-new-privileges",
+            "busybox",
+            "grep",
+            "-E",
+            "NoNew|Seccomp:",
+            "/proc/self/status",
+        ],
+        &["-v", "named:/v", "busybox", "sh", "-c", "echo kept >> /v/k; wc -l < /v/k"],
+    ];
+    for args in list {
+        let done = docker.run(&[&run[..], args].concat());
+        note(log, &args.join(" "), &done.stdout, done.code());
+    }
+    docker.ok(&["volume", "rm", "named"]);
+    let script = "trap 'exit 3' TERM; echo begun; while :; do sleep 0.1 & wait $!; done";
+    docker.ok(&[&detach[..], &["--name", "c", "busybox", "sh", "-c", script]].concat());
+    docker.until(&["logs", "c"], "begun");
+    for args in [
+        &["exec", "c", "sh", "-c", "echo hi; exit 9"][..],
+        &["exec", "c", "/nonexistent"],
+        &["exec", "-w", "/nonexistent", "c", "pwd"],
+        &["exec", "-u", "1000", "-w", "/tmp", "-e", "A=B", "c", "sh", "-c", "id -u; pwd; echo $A"],
+        &["exec", "-t", "c", "tty"],
+        &["exec", "c", "sh", "-c", "echo out > /root/o"],
+    ] {
+        docker.note(log, args);
+    }
+    let output = docker.folder.path().join("o").to_string_lossy().into_owned();
+    docker.ok(&["cp", "c:/root/o", &output]);
+    assert_eq!(fs::read_to_string(&output).expect("copied out"), "out\n");
+    docker.ok(&["cp", &output, "c:/root/p"]);
+    docker.note(log, &["exec", "c", "cat", "/root/p"]);
+    docker.note(log, &["diff", "c"]);
+    docker.ok(&["commit", "c", "other"]);
+    docker.note(log, &[&run[..], &["other", "cat", "/root/o"]].concat()[4..]);
+    docker.note(log, &["pause", "c"]);
+    docker.note(log, &["inspect", "-f", "{{.State.Status}}", "c"]);
+    docker.note(log, &["unpause", "c"]);
+    docker.note(log, &["restart", "-t", "10", "c"]);
+    docker.note(log, &["stop", "-t", "10", "c"]);
+    docker.note(log, &["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c"]);
+    docker.note(log, &["start", "c"]);
+    docker.note(log, &["kill", "c"]);
+    docker.note(log, &["wait", "c"]);
+    docker.note(log, &["rm", "c"]);
+    docker.ok(&["rmi", "other"]);
+    text
+}
+
+#[test]
+fn docker_and_its_daemon() {
+    let mut docker = Docker::new();
+    let reference = scenario(&docker, "runc");
+    let ours = scenario(&docker, "ours");
+    // The one difference is the name of the runtime.
+    same(&reference.replace("--runtime runc", "--runtime"), &ours.replace("--runtime ours", "--runtime"));
+
+    let args = [
+        "run",
+        "--rm",
+        "-it",
+        "--runtime",
+        "ours",
+        "--network",
+        "none",
+        "-e",
+        "PS1=guest$ ",
+        "busybox",
+        "sh",
+    ];
+    let mut session = Terminal::start(docker.command().args(args));
+    session.expect("guest$ ");
+    session.type_in("tty; stty size; exit 5\n");
+    session.expect("/dev/pts/0\r\n33 101\r\n");
+    assert_eq!(session.end(), Some(5));
+
+    let health = ["--health-cmd", "true", "--health-interval", "1s"];
+    let detach = ["run", "-d", "--runtime", "ours", "--network", "none", "--name", "h"];
+    docker.ok(&[&detach[..], &health, &["busybox", "sleep", "1000"]].concat());
+    docker.until(&["inspect", "-f", "{{.State.Health.Status}}", "h"], "healthy");
+    docker.crash();
+    docker.until(&["inspect", "-f", "{{.State.Status}}", "h"], "running");
+    assert_eq!(docker.ok(&["exec", "h", "echo", "again"]), "again");
+    docker.ok(&["rm", "-f", "h"]);
+    assert_eq!(docker.ok(&["ps", "-aq"]), "");
+}
