@@ -44,7 +44,7 @@ impl Store {
     pub(crate) fn open(global: &Global) -> Outcome<Store> {
         let root = match &global.root {
             Some(root) => std::path::absolute(root).doing(|| format!("--root {}", root.display()))?,
-            None if rustix::process::geteuid().is_root() => PathBuf::from("/run/gvisor-rs"),
+            None if is_rootful() => PathBuf::from("/run/gvisor-rs"),
             None => match std::env::var_os("XDG_RUNTIME_DIR") {
                 Some(dir) => Path::new(&dir).join("gvisor-rs"),
                 None => PathBuf::from(format!("/tmp/gvisor-rs-{}", rustix::process::geteuid().as_raw())),
@@ -209,6 +209,17 @@ impl Held {
 /// What callers look for when they ask after a container that is gone.
 pub(crate) fn no_container(id: &str) -> Failure {
     Failure::new(format!("container {id:?} does not exist"))
+}
+
+/// Root of the host, or one that calls itself so: the root of a user namespace whose `USER` is another
+/// (rootless Podman) keeps its state where that user does, as under runc.
+fn is_rootful() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_initial = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    is_initial || std::env::var_os("USER").is_some_and(|user| user == "root")
 }
 
 /// runc's rule: letters, digits and `_+-.`, not `.` or `..`.
