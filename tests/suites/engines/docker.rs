@@ -168,7 +168,7 @@ fn scenario(docker: &Docker, runtime: &str) -> String {
     docker.note(log, &["exec", "c", "cat", "/root/p"]);
     docker.note(log, &["diff", "c"]);
     docker.ok(&["commit", "c", "other"]);
-    docker.note(log, &[&run[..], &["other", "cat", "/root/o"]].concat()[4..]);
+    docker.note(log, &[&run[..], &["other", "cat", "/root/o"]].concat());
     docker.note(log, &["pause", "c"]);
     docker.note(log, &["inspect", "-f", "{{.State.Status}}", "c"]);
     docker.note(log, &["unpause", "c"]);
