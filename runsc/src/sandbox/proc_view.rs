@@ -22,15 +22,20 @@ const TABLES: [&str; 4] = ["meminfo", "stat", "uptime", "version"];
 const FILES: [&str; 10] =
     ["cgroup", "cmdline", "comm", "gid_map", "limits", "loginuid", "stat", "statm", "status", "uid_map"];
 
+/// Links in a process' `ns`.
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
 const ROOT: u64 = 1;
-/// Node numbers: `ROOT`, then tables, then 16 for each process.
-const FIRST_PROCESS: u64 = 16;
-const PER_PROCESS: u64 = 16;
+/// Node numbers: `ROOT`, then tables, then 32 for each process: itself, its files, `ns`, its links.
+const FIRST_PROCESS: u64 = 32;
+const PER_PROCESS: u64 = 32;
+const NS_DIRECTORY: u64 = 16;
 const HEADER: usize = 40;
 /// Longest request: a header and the arguments of reading calls (the kernel wants room for this much).
 const REQUEST_MAX: usize = 8192 + 4096;
 const DIRECTORY: u32 = 0o040_555;
 const FILE: u32 = 0o100_444;
+const LINK: u32 = 0o120_777;
 /// FOPEN_DIRECT_IO: sizes are not known before the text is.
 const DIRECT_IO: u32 = 1;
 
@@ -41,6 +46,8 @@ enum Node {
     Table(&'static str),
     Process(u32),
     File(u32, &'static str),
+    Namespaces(u32),
+    Namespace(u32, &'static str),
 }
 
 impl Node {
@@ -51,6 +58,8 @@ impl Node {
             Node::Table(name) => ROOT + 1 + at(&TABLES, name),
             Node::Process(pid) => FIRST_PROCESS + u64::from(pid) * PER_PROCESS,
             Node::File(pid, name) => Node::Process(pid).number() + 1 + at(&FILES, name),
+            Node::Namespaces(pid) => Node::Process(pid).number() + NS_DIRECTORY,
+            Node::Namespace(pid, name) => Node::Namespaces(pid).number() + 1 + at(&NAMESPACES, name),
         }
     }
     fn of(number: u64) -> Option<Node> {
@@ -61,9 +70,12 @@ impl Node {
             return TABLES.get(usize::try_from(number).ok()?.checked_sub(2)?).map(|name| Node::Table(name));
         };
         let pid = u32::try_from(number / PER_PROCESS).ok()?;
-        match usize::try_from(number % PER_PROCESS).ok()?.checked_sub(1) {
-            None => Some(Node::Process(pid)),
-            Some(at) => FILES.get(at).map(|name| Node::File(pid, name)),
+        let at = |from: u64| usize::try_from((number % PER_PROCESS).checked_sub(from)?).ok();
+        match number % PER_PROCESS {
+            0 => Some(Node::Process(pid)),
+            1..NS_DIRECTORY => FILES.get(at(1)?).map(|name| Node::File(pid, name)),
+            NS_DIRECTORY => Some(Node::Namespaces(pid)),
+            _ => NAMESPACES.get(at(NS_DIRECTORY + 1)?).map(|name| Node::Namespace(pid, name)),
         }
     }
     fn child(self, name: &str) -> Option<Node> {
@@ -72,14 +84,29 @@ impl Node {
                 let table = TABLES.iter().find(|table| **table == name).map(|table| Node::Table(table));
                 table.or_else(|| name.parse().ok().map(Node::Process))
             }
+            Node::Process(pid) if name == "ns" => Some(Node::Namespaces(pid)),
+            Node::Namespaces(pid) => {
+                let known = NAMESPACES.iter().find(|known| **known == name);
+                known.map(|known| Node::Namespace(pid, known))
+            }
             Node::Process(pid) => FILES.iter().find(|file| **file == name).map(|file| Node::File(pid, file)),
-            Node::Table(_) | Node::File(..) => None,
+            Node::Table(_) | Node::File(..) | Node::Namespace(..) => None,
         }
     }
     fn mode(self) -> u32 {
         match self {
-            Node::Root | Node::Process(_) => DIRECTORY,
+            Node::Root | Node::Process(_) | Node::Namespaces(_) => DIRECTORY,
             Node::Table(_) | Node::File(..) => FILE,
+            Node::Namespace(..) => LINK,
+        }
+    }
+    /// Names below a directory, but for the processes.
+    fn names(self) -> Vec<&'static str> {
+        match self {
+            Node::Root => TABLES.to_vec(),
+            Node::Process(_) => FILES.iter().copied().chain(["ns"]).collect(),
+            Node::Namespaces(_) => NAMESPACES.to_vec(),
+            Node::Table(_) | Node::File(..) | Node::Namespace(..) => Vec::new(),
         }
     }
 }
@@ -173,7 +200,7 @@ impl ProcView {
                 let name = body.split(|byte| *byte == 0).next().unwrap_or_default();
                 let name = std::str::from_utf8(name).map_err(|_| Errno::NOENT)?;
                 let child = node.child(name).ok_or(Errno::NOENT)?;
-                if let Node::Process(pid) | Node::File(pid, _) = child {
+                if let Node::Process(pid) | Node::File(pid, _) | Node::Namespaces(pid) = child {
                     self.read(client, &format!("{pid}/stat"))?;
                 }
                 let mut entry = words(&[child.number(), 0, 0, 0, 0]);
@@ -189,7 +216,8 @@ impl ProcView {
             // OPEN, OPENDIR
             14 | 27 => {
                 let text = match node {
-                    Node::Root | Node::Process(_) => self.list(client, node)?,
+                    Node::Root | Node::Process(_) | Node::Namespaces(_) => self.list(client, node)?,
+                    Node::Namespace(..) => return Err(Errno::LOOP),
                     Node::Table(name) => self.read(client, name)?,
                     Node::File(pid, name) => self.read(client, &format!("{pid}/{name}"))?,
                 };
@@ -210,6 +238,11 @@ impl ProcView {
                 let piece = rest.get(..size.min(rest.len())).unwrap_or_default();
                 Ok(if code == 28 { whole_entries(piece).to_vec() } else { piece.to_vec() })
             }
+            // READLINK
+            5 => match node {
+                Node::Namespace(pid, name) => self.read(client, &format!("{pid}/ns/{name}")),
+                _ => Err(Errno::INVAL),
+            },
             // RELEASE, RELEASEDIR
             18 | 29 => {
                 self.open.remove(&word64(body, 0));
@@ -236,10 +269,8 @@ impl ProcView {
             let ask = Ask::Processes { container: self.container.clone() };
             let Ok(Answer::Processes { list }) = client.ask(ask, &[]) else { return Err(Errno::IO) };
             names.extend(list.iter().map(|process| process.pid.to_string()));
-            names.extend(TABLES.map(str::to_owned));
-        } else {
-            names.extend(FILES.map(str::to_owned));
         }
+        names.extend(node.names().into_iter().map(str::to_owned));
         let mut text = Vec::new();
         for name in &names {
             let Some(child) = node.child(name) else { continue };
@@ -293,13 +324,15 @@ fn word64(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, Node, TABLES, words};
+    use super::{FILES, NAMESPACES, Node, TABLES, words};
 
     #[test]
     fn nodes_and_numbers() {
         let mut nodes = vec![Node::Root, Node::Process(1), Node::Process(u32::MAX)];
         nodes.extend(TABLES.map(Node::Table));
         nodes.extend(FILES.map(|name| Node::File(77, name)));
+        nodes.extend(NAMESPACES.map(|name| Node::Namespace(78, name)));
+        nodes.push(Node::Namespaces(79));
         for node in nodes {
             assert_eq!(Node::of(node.number()), Some(node));
         }

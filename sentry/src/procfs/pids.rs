@@ -1,6 +1,7 @@
 //! /proc itself and the directories of processes and threads: which entries there are, with which mode,
 //! and what is checked before they open.
 
+use super::nsfs::NsHandle;
 use super::subject::{PtraceAccess, Scope, Subject, reader};
 use super::{ids, links, login, memory, mounts, net, status};
 use crate::kernel::Kernel;
@@ -283,7 +284,7 @@ impl Text for TaskText {
     }
 }
 
-/// What a text file of process `number` shows, for the sandbox's own use.
+/// What a text file or a namespace link of process `number` shows, for the sandbox's own use.
 pub(super) fn show(
     kernel: &Arc<Kernel>,
     view: &Arc<PidNs>,
@@ -292,6 +293,10 @@ pub(super) fn show(
     by: &Caller<'_>,
 ) -> SysResult<Vec<u8>> {
     let subject = Subject::find(kernel, view, number).ok_or(Errno::ENOENT)?;
+    if let Some(kind) = name.strip_prefix("ns/") {
+        let handle = NsHandle::of(&subject.published()?, kind).ok_or(Errno::ENOENT)?;
+        return Ok(handle.text().into_bytes());
+    }
     match ENTRIES.iter().find(|entry| entry.name == name).map(|entry| &entry.make) {
         Some(Make::Text(read) | Make::Write(read, _)) => read(&subject, by),
         _ => Err(Errno::ENOENT),
