@@ -149,36 +149,36 @@ fn scenario(docker: &Docker, runtime: &str) -> String {
     }
     docker.ok(&["volume", "rm", "named"]);
     let script = "trap 'exit 3' TERM; echo begun; while :; do sleep 0.1 & wait $!; done";
-    docker.ok(&[&detach[..], &["--name", "c", "busybox", "sh", "-c", script]].concat());
-    docker.until(&["logs", "c"], "begun");
+    docker.ok(&[&detach[..], &["--name", "c1", "busybox", "sh", "-c", script]].concat());
+    docker.until(&["logs", "c1"], "begun");
     for args in [
-        &["exec", "c", "sh", "-c", "echo hi; exit 9"][..],
-        &["exec", "c", "/nonexistent"],
-        &["exec", "-w", "/nonexistent", "c", "pwd"],
-        &["exec", "-u", "1000", "-w", "/tmp", "-e", "A=B", "c", "sh", "-c", "id -u; pwd; echo $A"],
-        &["exec", "-t", "c", "tty"],
-        &["exec", "c", "sh", "-c", "echo out > /root/o"],
+        &["exec", "c1", "sh", "-c", "echo hi; exit 9"][..],
+        &["exec", "c1", "/nonexistent"],
+        &["exec", "-w", "/nonexistent", "c1", "pwd"],
+        &["exec", "-u", "1000", "-w", "/tmp", "-e", "A=B", "c1", "sh", "-c", "id -u; pwd; echo $A"],
+        &["exec", "-t", "c1", "tty"],
+        &["exec", "c1", "sh", "-c", "echo out > /root/o"],
     ] {
         docker.note(log, args);
     }
     let output = docker.folder.path().join("o").to_string_lossy().into_owned();
-    docker.ok(&["cp", "c:/root/o", &output]);
+    docker.ok(&["cp", "c1:/root/o", &output]);
     assert_eq!(fs::read_to_string(&output).expect("copied out"), "out\n");
-    docker.ok(&["cp", &output, "c:/root/p"]);
-    docker.note(log, &["exec", "c", "cat", "/root/p"]);
-    docker.note(log, &["diff", "c"]);
-    docker.ok(&["commit", "c", "other"]);
+    docker.ok(&["cp", &output, "c1:/root/p"]);
+    docker.note(log, &["exec", "c1", "cat", "/root/p"]);
+    docker.note(log, &["diff", "c1"]);
+    docker.ok(&["commit", "c1", "other"]);
     docker.note(log, &[&run[..], &["other", "cat", "/root/o"]].concat());
-    docker.note(log, &["pause", "c"]);
-    docker.note(log, &["inspect", "-f", "{{.State.Status}}", "c"]);
-    docker.note(log, &["unpause", "c"]);
-    docker.note(log, &["restart", "-t", "10", "c"]);
-    docker.note(log, &["stop", "-t", "10", "c"]);
-    docker.note(log, &["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c"]);
-    docker.note(log, &["start", "c"]);
-    docker.note(log, &["kill", "c"]);
-    docker.note(log, &["wait", "c"]);
-    docker.note(log, &["rm", "c"]);
+    docker.note(log, &["pause", "c1"]);
+    docker.note(log, &["inspect", "-f", "{{.State.Status}}", "c1"]);
+    docker.note(log, &["unpause", "c1"]);
+    docker.note(log, &["restart", "-t", "10", "c1"]);
+    docker.note(log, &["stop", "-t", "10", "c1"]);
+    docker.note(log, &["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c1"]);
+    docker.note(log, &["start", "c1"]);
+    docker.note(log, &["kill", "c1"]);
+    docker.note(log, &["wait", "c1"]);
+    docker.note(log, &["rm", "c1"]);
     docker.ok(&["rmi", "other"]);
     text
 }
@@ -211,12 +211,12 @@ fn docker_and_its_daemon() {
     assert_eq!(session.end(), Some(5));
 
     let health = ["--health-cmd", "true", "--health-interval", "1s"];
-    let detach = ["run", "-d", "--runtime", "ours", "--network", "none", "--name", "h"];
+    let detach = ["run", "-d", "--runtime", "ours", "--network", "none", "--name", "h1"];
     docker.ok(&[&detach[..], &health, &["busybox", "sleep", "1000"]].concat());
-    docker.until(&["inspect", "-f", "{{.State.Health.Status}}", "h"], "healthy");
+    docker.until(&["inspect", "-f", "{{.State.Health.Status}}", "h1"], "healthy");
     docker.crash();
-    docker.until(&["inspect", "-f", "{{.State.Status}}", "h"], "running");
-    assert_eq!(docker.ok(&["exec", "h", "echo", "again"]), "again");
-    docker.ok(&["rm", "-f", "h"]);
+    docker.until(&["inspect", "-f", "{{.State.Status}}", "h1"], "running");
+    assert_eq!(docker.ok(&["exec", "h1", "echo", "again"]), "again");
+    docker.ok(&["rm", "-f", "h1"]);
     assert_eq!(docker.ok(&["ps", "-aq"]), "");
 }

@@ -97,7 +97,7 @@ impl RemoteFs {
             }
         };
         let fs = self.arc()?;
-        let key = Key::of(&node.attr);
+        let key = Key::of(&node.attr, self);
         let known = {
             let mut tables = self.tables.lock();
             match tables.inodes.get(&key).and_then(Weak::upgrade) {
@@ -197,7 +197,7 @@ impl FileSystem for RemoteFs {
         let fs = self.this.upgrade().expect("a method runs on a live file system");
         let kind = file_type(&self.root.attr).expect("checked at attach");
         let root = RemoteInode::new(fs, kind, None, self.root);
-        tables.inodes.insert(Key::of(&self.root.attr), Arc::downgrade(&root));
+        tables.inodes.insert(Key::of(&self.root.attr, self), Arc::downgrade(&root));
         tables.root = Some(Arc::downgrade(&root));
         root
     }

@@ -15,7 +15,8 @@ use wire::{Access, Attr, Handle, Node, Reply, Request, Time, WalkEnd, WalkFlags}
 /// For how long attributes of a shared export are believed: the rest of the call that fetched them.
 const FRESH: Duration = Duration::from_micros(100);
 
-/// What tells host files apart. The birth time is in it because numbers are used again.
+/// What tells host files apart. The birth time is in it where others may change the export, because numbers
+/// are used again. Without others it is left out: a host's overlay gives a file another one when it copies it up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
     dev: (u32, u32),
@@ -24,8 +25,13 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn of(attr: &Attr) -> Key {
-        Key { dev: attr.dev, ino: attr.ino, birth: (attr.btime.sec, attr.btime.nsec) }
+    pub(super) fn of(attr: &Attr, fs: &RemoteFs) -> Key {
+        let birth = if fs.is_shared() { (attr.btime.sec, attr.btime.nsec) } else { (0, 0) };
+        Key { dev: attr.dev, ino: attr.ino, birth }
+    }
+    /// Whether these are the attributes of the same file, which may have been copied up meanwhile.
+    fn names(&self, attr: &Attr) -> bool {
+        (self.dev, self.ino) == (attr.dev, attr.ino)
     }
 }
 
@@ -131,11 +137,12 @@ impl RemoteInode {
             }
         };
         let checked = fs.is_shared().then(Instant::now);
+        let key = Key::of(&node.attr, &fs);
         Arc::new_cyclic(|me| RemoteInode {
             fs,
             me: Weak::clone(me),
             kind,
-            key: Key::of(&node.attr),
+            key,
             attr: Ranked::new(Cached { attr: node.attr, stale: false, checked }),
             place: Ranked::new(Place {
                 handle: node.handle,
@@ -322,7 +329,7 @@ impl RemoteInode {
             },
             _ => Err(Errno::EIO),
         })?;
-        if Key::of(&node.attr) != self.key {
+        if !self.key.names(&node.attr) {
             self.fs.channel.drop_handle(node.handle);
             return Err(Errno::ESTALE);
         }
@@ -403,7 +410,7 @@ impl RemoteInode {
             (Reply::Donated { attr }, Some(fd)) => Ok((attr, fd)),
             _ => Err(Errno::EIO),
         })?;
-        if Key::of(&attr) != self.key {
+        if !self.key.names(&attr) {
             return Err(Errno::ESTALE);
         }
         Ok(self.adopt(fd, access))

@@ -307,7 +307,7 @@ impl Inode for RemoteInode {
         }
         let (Ok(walked), Ok(mut dir)) = (self.walk(names, WalkFlags::empty()), self.arc()) else { return };
         for (name, node) in names.iter().zip(&walked.nodes) {
-            let Some(child) = self.fs.in_use(&Key::of(&node.attr)) else { return };
+            let Some(child) = self.fs.in_use(&Key::of(&node.attr, &self.fs)) else { return };
             child.found_at(&dir, name, node.attr);
             dir = child;
         }
@@ -320,7 +320,7 @@ impl Inode for RemoteInode {
         }
         match self.walk(&[name], WalkFlags::empty()) {
             Ok(Walked { nodes, .. }) => match nodes.first() {
-                Some(node) if Key::of(&node.attr) == *child.key() => {
+                Some(node) if Key::of(&node.attr, &self.fs) == *child.key() => {
                     child.found_at(self, name, node.attr);
                     true
                 }
