@@ -81,8 +81,12 @@ pub(crate) fn note(log: &mut String, command: &str, stdout: &str, code: i32) {
     let _ = writeln!(log, "$ {command}\n{}= {code}", hide_ids(stdout));
 }
 
-/// Ids of containers and images differ from run to run.
+/// Ids of containers and images differ from run to run, and the words of a runtime's refusal are its own.
 fn hide_ids(text: &str) -> String {
+    const REFUSED: &str = "OCI runtime exec failed";
+    if text.starts_with(REFUSED) {
+        return format!("{REFUSED}\n");
+    }
     let words = text.split_inclusive(char::is_whitespace).map(|word| {
         let core = word.trim();
         let hex = core.strip_prefix("sha256:").unwrap_or(core);
