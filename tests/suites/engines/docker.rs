@@ -72,11 +72,24 @@ impl Docker {
 
     /// The daemon dies as if it had crashed, and comes back.
     fn crash(&mut self) {
+        let containerd = self.containerd();
         self.daemon.kill().expect("kill");
         self.daemon.wait().expect("wait");
+        // Its containerd dies with it; a new daemon would take one that is dying for one that serves.
+        let end = Instant::now() + LIMIT;
+        while containerd.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()) {
+            assert!(Instant::now() < end, "containerd outlives its dockerd");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         let _ = fs::remove_file(self.folder.path().join("pid"));
         self.daemon = Docker::start(self.folder.path());
         self.await_answer();
+    }
+
+    /// The containerd that the daemon started.
+    fn containerd(&self) -> Option<rustix::process::Pid> {
+        let text = fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid")).ok()?;
+        rustix::process::Pid::from_raw(text.trim().parse().ok()?)
     }
 }
 
@@ -97,11 +110,7 @@ impl Drop for Docker {
         let pid = rustix::process::Pid::from_child(&self.daemon);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.daemon.wait();
-        // With live-restore its containerd may outlive it.
-        let containerd = fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
-        if let Some(pid) =
-            containerd.ok().and_then(|text| rustix::process::Pid::from_raw(text.trim().parse().ok()?))
-        {
+        if let Some(pid) = self.containerd() {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = Command::new("umount")
