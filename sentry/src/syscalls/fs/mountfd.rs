@@ -440,8 +440,3 @@ fn own_namespace(cx: &Cx<'_>, at: &Location) -> Arc<MountNamespace> {
     let own = at.mount.namespace().filter(|ns| ns.is_anonymous());
     own.unwrap_or_else(|| Arc::clone(&cx.fs().snapshot().ns))
 }
-
-/// The place of an open file, for calls that take mount descriptors.
-pub(super) fn place_of(cx: &Cx<'_>, fd: Fd) -> SysResult<Location> {
-    Ok(base_location(&cx.files().get(fd)?))
-}
