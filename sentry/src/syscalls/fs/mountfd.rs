@@ -5,7 +5,7 @@
 //! mount namespace that only it knows ([`Detached`]).
 
 use super::open::install;
-use super::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, base_location, follow_unless, only, place};
+use super::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, follow_unless, only, place};
 use crate::task::Cx;
 use abi::fs::{FileType, OpenFlags};
 use abi::{CallResult, DirFd, Errno, Fd, SysResult, UserAddr, UserCStr, UserPtr};
