@@ -1,6 +1,6 @@
 //! Changing directories: create, mkdir, mknod, symlink, link, unlink, rename.
 
-use crate::confine::{component, create, host, lookup, own_name, reopen, stat_fd};
+use crate::confine::{component, create, create_unnamed, host, lookup, own_name, reopen, stat_fd};
 use crate::handle::Held;
 use crate::server::{Answer, Server};
 use crate::walk::open_flags;
@@ -40,16 +40,24 @@ impl Server {
             return Err(Errno::EMFILE);
         }
         let export = dir.export;
-        let flags = open_flags(access)?;
+        let unnamed = access.contains(Access::UNNAMED) && name.is_empty();
+        let flags = open_flags(access - Access::UNNAMED)?;
         let parent = dir.fd.as_fd();
-        let fd = create(parent, name, flags, Mode::from_raw_mode(mode & PERMISSIONS))?;
+        let permissions = Mode::from_raw_mode(mode & PERMISSIONS);
+        let fd = if unnamed {
+            create_unnamed(parent, flags, permissions)?
+        } else {
+            create(parent, name, flags, permissions)?
+        };
         let made = reopen(fd.as_fd(), OFlags::PATH)
             .and_then(|path| give(path.as_fd(), Kind::Regular, mode, owner).map(|attr| (path, attr)));
         let (path, attr) = match made {
             Ok(made) => made,
             Err(errno) => {
                 // The caller sees the first error; a leftover is better than a second one.
-                let _ = rustix::fs::unlinkat(parent, component(name)?, AtFlags::empty());
+                if !unnamed {
+                    let _ = rustix::fs::unlinkat(parent, component(name)?, AtFlags::empty());
+                }
                 return Err(errno);
             }
         };

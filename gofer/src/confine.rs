@@ -51,6 +51,11 @@ pub(crate) fn create(dir: BorrowedFd<'_>, name: &[u8], access: OFlags, mode: Mod
     open_beneath(dir, component(name)?, access | OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY, mode)
 }
 
+/// A new regular file on the file system of a directory, without a name.
+pub(crate) fn create_unnamed(dir: BorrowedFd<'_>, access: OFlags, mode: Mode) -> SysResult<OwnedFd> {
+    open_beneath(dir, b".", access | OFlags::TMPFILE | OFlags::NOCTTY, mode)
+}
+
 fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> SysResult<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -117,6 +117,22 @@ TEST(lease_break_without_waiting) {
     OK(open("f", O_WRONLY | O_NONBLOCK));
 }
 
+TEST(lease_is_not_downgraded_before_a_writer) {
+    t_write_file("f", "x");
+    int fd = OK(open("f", O_RDONLY));
+    catch(SIGIO);
+    OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        close(fd);
+        _exit(open("f", O_WRONLY) < 0);
+    }
+    await_hits(1);
+    FAILS(fcntl(fd, F_SETLEASE, F_RDLCK), EAGAIN);
+    OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+    EQ(t_wait(pid), 0);
+}
+
 TEST(lease_break_waits_for_the_holder) {
     t_write_file("f", "x");
     int fd = OK(open("f", O_RDONLY));
@@ -167,12 +183,18 @@ TEST(dnotify) {
     OK(fcntl(fd, F_NOTIFY, DN_DELETE | DN_RENAME | DN_MULTISHOT));
     OK(rename("d/a", "d/c"));
     await_hits(2);
-    OK(unlink("d/c"));
+    OK(rename("d/c", "moved")); /* Leaves the directory: deleted there. */
     await_hits(3);
+    OK(rename("moved", "d/c"));
+    OK(unlink("d/c"));
+    await_hits(4);
     OK(fcntl(fd, F_NOTIFY, 0));
     OK(unlink("d/b"));
     usleep(10000);
-    EQ(hits, 3);
+    EQ(hits, 4);
+    OK(fcntl(fd, F_NOTIFY, DN_ATTRIB));
+    OK(chmod("d", 0700));
+    await_hits(5);
     t_write_file("f", "x");
     int file = OK(open("f", O_RDONLY));
     FAILS(fcntl(file, F_NOTIFY, DN_ACCESS), ENOTDIR);

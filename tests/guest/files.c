@@ -3,6 +3,7 @@
 #include "t.h"
 #include <sys/inotify.h>
 #include <sys/epoll.h>
+#include <sys/mount.h>
 
 TEST(record_locks_go_at_exit) {
     int fd = OK(open("f", O_RDWR | O_CREAT, 0644));
@@ -241,4 +242,79 @@ TEST(epoll_of_a_pidfd) {
     OK(epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev));
     EQ(epoll_wait(ep, &ev, 1, 5000), 1);
     t_wait(pid);
+}
+
+TEST(file_handles) {
+    union {
+        struct file_handle h;
+        char room[sizeof(struct file_handle) + 128];
+    } u = {0};
+    t_write_file("f", "hello");
+    int mount_id = -1;
+    u.h.handle_bytes = 0;
+    if (name_to_handle_at(AT_FDCWD, "f", &u.h, &mount_id, 0) < 0 && errno == EOPNOTSUPP) t_skip("no handles here");
+    FAILS(name_to_handle_at(AT_FDCWD, "f", &u.h, &mount_id, 0x40000000), EINVAL);
+    u.h.handle_bytes = 0;
+    FAILS(name_to_handle_at(AT_FDCWD, "f", &u.h, &mount_id, 0), EOVERFLOW);
+    CHECK(u.h.handle_bytes > 0 && mount_id >= 0);
+    OK(name_to_handle_at(AT_FDCWD, "f", &u.h, &mount_id, 0));
+    int dir = OK(open(".", O_RDONLY));
+    int fd = open_by_handle_at(dir, &u.h, O_RDONLY);
+    if (fd < 0 && errno == EPERM) t_skip("not allowed");
+    CHECK(fd >= 0);
+    char buf[8] = "";
+    EQ(read(fd, buf, 8), 5);
+    STREQ(buf, "hello");
+    close(fd);
+    OK(unlink("f"));
+    FAILS(open_by_handle_at(dir, &u.h, O_RDONLY), ESTALE);
+    FAILS(open_by_handle_at(999, &u.h, O_RDONLY), EBADF);
+}
+
+static void mount_one(void *arg) {
+    (void)arg;
+    if (unshare(CLONE_NEWNS)) _exit(77);
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) _exit(77);
+    int fd = open("/proc/self/mounts", O_RDONLY);
+    struct pollfd p = {fd, POLLPRI, 0};
+    if (poll(&p, 1, 0) != 0) _exit(1);
+    mkdir("m", 0755);
+    if (mount("none", "m", "tmpfs", 0, NULL)) _exit(77);
+    if (poll(&p, 1, 5000) != 1 || !(p.revents & POLLPRI) || !(p.revents & POLLERR)) _exit(2);
+    if (poll(&p, 1, 0) != 0) _exit(3);
+    umount("m");
+    if (poll(&p, 1, 5000) != 1) _exit(4);
+}
+TEST(mounts_tell_poll_of_changes) {
+    int status = t_child(mount_one, NULL);
+    if (WEXITSTATUS(status) == 77) t_skip("no mounts");
+    EQ(status, 0);
+}
+
+TEST(unnamed_file_gets_a_name) {
+    int fd = open(".", O_TMPFILE | O_RDWR, 0640);
+    if (fd < 0 && errno == EOPNOTSUPP) t_skip("no unnamed files here");
+    CHECK(fd >= 0);
+    EQ(write(fd, "hello", 5), 5);
+    struct stat st;
+    OK(fstat(fd, &st));
+    EQ(st.st_nlink, 0);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    OK(linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+    OK(fstat(fd, &st));
+    EQ(st.st_nlink, 1);
+    EQ(st.st_mode & 0777, 0640);
+    STREQ(t_read_file("named"), "hello");
+    struct stat by_name;
+    OK(stat("named", &by_name));
+    EQ(by_name.st_ino, st.st_ino);
+    OK(unlink("named"));
+    FAILS(open("named", O_RDONLY), ENOENT);
+}
+
+TEST(procfs_texts_do_not_poll) {
+    int ep = OK(epoll_create1(0)), fd = OK(open("/proc/self/maps", O_RDONLY));
+    struct epoll_event ev = {.events = EPOLLIN};
+    FAILS(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev), EPERM);
 }

@@ -51,7 +51,8 @@ tagged! {
             /// What to return.
             flags: ReaddirFlags,
         },
-        /// Makes a regular file that must not exist, and opens it. `Created` with a descriptor.
+        /// Makes a regular file that must not exist, and opens it. `Created` with a descriptor. `EOPNOTSUPP` where the
+        /// host's file system has no unnamed files.
         6 Create {
             /// The directory.
             dir: Handle,

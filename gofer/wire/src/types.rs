@@ -225,6 +225,8 @@ bitflags::bitflags! {
         const DIRECT = 4;
         /// Cut to zero length, with `WRITE` only.
         const TRUNCATE = 8;
+        /// `Create` only, with an empty name: in no directory until a hard link is made to it (`O_TMPFILE`).
+        const UNNAMED = 16;
     }
 
     /// `RENAME_*` of renameat2(2).

@@ -117,6 +117,14 @@ pub(super) fn build(
     Ok(fs)
 }
 
+/// The writable layer of an overlay: as large as memory, so that statfs(2) says what there is room for.
+fn upper_options(kernel: &Kernel) -> TmpfsOptions {
+    const BYTES_PER_INODE: u64 = 8192;
+    let whole = kernel.frames.memory().limit();
+    let inodes = Some(whole / BYTES_PER_INODE);
+    TmpfsOptions { size: Some(whole), inodes, perm: 0o755, ..TmpfsOptions::default() }
+}
+
 fn root_fs(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
@@ -150,7 +158,7 @@ fn layered(
     match overlay {
         RootOverlay::None => Ok(remote),
         RootOverlay::Memory => {
-            let options = TmpfsOptions { perm: 0o755, ..TmpfsOptions::default() };
+            let options = upper_options(kernel);
             let upper: Arc<dyn FileSystem> = TmpFs::new(&kernel.frames, &options);
             let lower: Arc<dyn FileSystem> = remote;
             let layers = vec![Layer::of_fs(&lower)];

@@ -276,6 +276,12 @@ impl Text for TaskText {
             _ => Err(Errno::EINVAL),
         }
     }
+    fn can_poll(&self) -> bool {
+        self.changes().is_some()
+    }
+    fn changes(&self) -> Option<&'static vfs::synthetic::Changes> {
+        self.entry.name.starts_with("mount").then_some(&vfs::mount::CHANGES)
+    }
     fn check_open(&self, _flags: OpenFlags, by: &Caller<'_>) -> SysResult<()> {
         match self.entry.guard {
             Guard::Open => self.subject.task().map(drop),

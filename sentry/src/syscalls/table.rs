@@ -430,8 +430,8 @@ syscalls! {
     300 system::absent::fanotify_init() Absent "ENOSYS";
     301 system::absent::fanotify_mark() Absent "ENOSYS";
     302 system::limits::prlimit64(pid: i32, resource: u32, new: UserPtr<Rlimit>, old: UserPtr<Rlimit>) Full;
-    303 fs::statmount::name_to_handle_at(dirfd: DirFd, path: UserCStr, handle: UserPtr<u32>, mount_id: UserPtr<i32>, flags: u32) Partial "EOPNOTSUPP on every file system";
-    304 fs::statmount::open_by_handle_at(mount_fd: Fd, handle: UserPtr<[u32; 2]>, flags: u32) Partial "there are no handles: ESTALE";
+    303 fs::handle::name_to_handle_at(dirfd: DirFd, path: UserCStr, handle: UserPtr<[u32; 2]>, mount_id: UserAddr, flags: u32) Partial "tmpfs and binds only, as long as the inode is in memory";
+    304 fs::handle::open_by_handle_at(mount_fd: Fd, handle: UserPtr<[u32; 2]>, flags: OpenFlags) Full;
     305 system::admin::clock_adjtime(clock: i32, buf: UserPtr<Timex>) Partial "the clock cannot be adjusted: EPERM";
     306 fs::sync::syncfs(fd: Fd) Full;
     307 net::message::sendmmsg(fd: Fd, list: UserPtr<MmsgHdr>, count: u32, flags: u32) Full;

@@ -15,6 +15,7 @@ pub mod devpts;
 pub mod devtmpfs;
 pub mod event;
 pub mod file;
+pub mod handle;
 pub mod inode;
 
 pub mod inode_state;

@@ -8,6 +8,7 @@ use crate::cred::UserNamespace;
 use crate::dentry::{self, Dentry};
 use crate::inode::FileSystem;
 use crate::propagation::Group;
+use crate::synthetic::Changes;
 use crate::vfs::Vfs;
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
@@ -48,9 +49,22 @@ static SUPERS: Ranked<order::Leaf, Vec<Weak<Super>>> = Ranked::new(Vec::new());
 /// Most mounts in one namespace (`/proc/sys/fs/mount-max`).
 pub const MOUNT_MAX: usize = 100_000;
 
+/// What /proc/pid/mounts tells poll(2) of.
+pub static CHANGES: Changes = Changes::new();
+
+/// The lock of the mount trees. Whoever watches hears when it is given back.
+pub struct ChangeGuard(RankedGuard<'static, ()>);
+
+impl Drop for ChangeGuard {
+    fn drop(&mut self) {
+        let () = *self.0;
+        CHANGES.happened();
+    }
+}
+
 /// Keeps every other change of any mount tree out.
-pub fn change() -> RankedGuard<'static, ()> {
-    CHANGE.lock()
+pub fn change() -> ChangeGuard {
+    ChangeGuard(CHANGE.lock())
 }
 
 /// A mounted file system instance, shared by its bind mounts.

@@ -4,7 +4,7 @@
 
 use crate::caller::Caller;
 use crate::dentry::Dentry;
-use crate::event::inotify::Name;
+use crate::event::inotify::{DirEvents, Name};
 pub use crate::event::inotify::{InotifyMask as Mask, WatchList, next_cookie};
 use crate::inode_state::InodeKey;
 use crate::mount::Location;
@@ -93,6 +93,16 @@ pub fn self_event(dentry: &Arc<Dentry>, mask: Mask, by: &Caller<'_>) {
         && let Some(key) = dentry.key(Some(by))
     {
         tell(key, of(dentry, mask), 0, &[]);
+    }
+}
+
+/// An entry of directory `dir` got another name in the same directory (DN_RENAME of fcntl(2)).
+pub fn renamed_within(dir: &Arc<Dentry>, by: &Caller<'_>) {
+    if active()
+        && let Some(key) = dir.key(Some(by))
+        && let Some(list) = find(key)
+    {
+        list.tell_dir(DirEvents::RENAME);
     }
 }
 

@@ -166,27 +166,28 @@ fn finish(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallResult<Arc<Ope
     let by = walk.by;
     let inode = Arc::clone(at.inode()?);
     let kind = inode.kind();
+    let mut counted = None;
+    let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+    if kind == FileType::Regular
+        && writes
+        && let Some(key) = at.dentry.key(Some(by))
+    {
+        let state = inode_state::state_for(key);
+        state.get_write()?;
+        counted = Some(Counted(Some(state)));
+    }
     if kind == FileType::Regular {
-        let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
         let want = if writes { LockKind::Exclusive } else { LockKind::Shared };
         let wait = if flags.contains(OpenFlags::NONBLOCK) { LockWait::No } else { LockWait::Yes };
         crate::lease::break_at(&at, want, wait, by)?;
     }
-    let mut counted = None;
-    if kind == FileType::Regular && (flags.writable() || flags.contains(OpenFlags::TRUNC)) {
-        if let Some(key) = at.dentry.key(Some(by)) {
-            let state = inode_state::state_for(key);
-            state.get_write()?;
-            counted = Some(Counted(Some(state)));
-        }
-        if flags.contains(OpenFlags::TRUNC) {
-            let attr = inode.attr(by)?;
-            let keep = by.cred.has(crate::cred::Capabilities::FSETID);
-            let perm = crate::ops::without_set_id(&attr);
-            let perm = (!keep && perm != attr.perm).then_some(perm);
-            inode.set_attr(&AttrChange { size: Some(0), perm, ..AttrChange::default() }, by)?;
-            notify::event(&at.dentry, Mask::MODIFY, Some(by));
-        }
+    if kind == FileType::Regular && flags.contains(OpenFlags::TRUNC) {
+        let attr = inode.attr(by)?;
+        let keep = by.cred.has(crate::cred::Capabilities::FSETID);
+        let perm = crate::ops::without_set_id(&attr);
+        let perm = (!keep && perm != attr.perm).then_some(perm);
+        inode.set_attr(&AttrChange { size: Some(0), perm, ..AttrChange::default() }, by)?;
+        notify::event(&at.dentry, Mask::MODIFY, Some(by));
     }
     let in_no_tree = anon::file_of(&at).is_some();
     let ops: Arc<dyn FileOps> = match kind {

@@ -394,6 +394,9 @@ fn rename_locked(
         let dir_bit = if old.is_dir() { Mask::ISDIR } else { Mask::empty() };
         notify::name_event(&from.dir.dentry, from.name, Mask::MOVED_FROM | dir_bit, cookie, by);
         notify::name_event(&to.dir.dentry, to.name, Mask::MOVED_TO | dir_bit, cookie, by);
+        if same_dir {
+            notify::renamed_within(&from.dir.dentry, by);
+        }
         notify::moved(&old, by);
         if !swap && !new.is_negative() {
             notify::deleted(&new, by);

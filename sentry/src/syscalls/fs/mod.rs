@@ -6,6 +6,7 @@ pub mod copy;
 pub mod descriptor;
 pub mod dir;
 pub mod fcntl;
+pub mod handle;
 pub mod io;
 pub mod memfd;
 pub mod mount;

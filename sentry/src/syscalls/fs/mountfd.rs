@@ -5,7 +5,7 @@
 //! mount namespace that only it knows ([`Detached`]).
 
 use super::open::install;
-use super::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, base_location, follow_unless, only, place};
+use super::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, follow_unless, only, place};
 use crate::task::Cx;
 use abi::fs::{FileType, OpenFlags};
 use abi::{CallResult, DirFd, Errno, Fd, SysResult, UserAddr, UserCStr, UserPtr};
@@ -439,9 +439,4 @@ pub fn mount_setattr(
 fn own_namespace(cx: &Cx<'_>, at: &Location) -> Arc<MountNamespace> {
     let own = at.mount.namespace().filter(|ns| ns.is_anonymous());
     own.unwrap_or_else(|| Arc::clone(&cx.fs().snapshot().ns))
-}
-
-/// The place of an open file, for calls that take mount descriptors.
-pub(super) fn place_of(cx: &Cx<'_>, fd: Fd) -> SysResult<Location> {
-    Ok(base_location(&cx.files().get(fd)?))
 }

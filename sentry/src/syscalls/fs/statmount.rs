@@ -1,8 +1,8 @@
-//! statmount(2), listmount(2), name_to_handle_at(2), open_by_handle_at(2).
+//! statmount(2), listmount(2).
 
-use super::{AT_EMPTY_PATH, only};
+use super::only;
 use crate::task::Cx;
-use abi::{CallResult, DirFd, Errno, Fd, SysResult, UserAddr, UserCStr, UserPtr};
+use abi::{CallResult, Errno, SysResult, UserAddr, UserPtr};
 use std::sync::Arc;
 use vfs::{Capabilities, FsContext, Location, Mount, MountFlags, path};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -247,46 +247,4 @@ pub fn listmount(
     ids.truncate(count);
     cx.mm().write_bytes(out.addr(), ids.as_bytes())?;
     Ok(ids.len())
-}
-
-/// name_to_handle_at(2): no file system here gives handles that outlive its inodes.
-pub fn name_to_handle_at(
-    cx: &mut Cx<'_>,
-    dirfd: DirFd,
-    path: UserCStr,
-    handle: UserPtr<u32>,
-    _mount_id: UserPtr<i32>,
-    flags: u32,
-) -> CallResult<()> {
-    const SYMLINK_FOLLOW: u32 = super::AT_SYMLINK_FOLLOW;
-    const HANDLE_FID: u32 = 0x200;
-    const MAX_HANDLE_SZ: u32 = 128;
-    only(flags, SYMLINK_FOLLOW | AT_EMPTY_PATH | HANDLE_FID)?;
-    let path = cx.path(path)?;
-    let follow = if flags & SYMLINK_FOLLOW != 0 { vfs::Follow::Yes } else { vfs::Follow::No };
-    super::place(cx, dirfd, &path, flags, follow)?;
-    if cx.read(handle)? > MAX_HANDLE_SZ {
-        return Err(Errno::EINVAL.into());
-    }
-    Err(Errno::EOPNOTSUPP.into())
-}
-
-/// open_by_handle_at(2).
-pub fn open_by_handle_at(
-    cx: &mut Cx<'_>,
-    mount_fd: Fd,
-    handle: UserPtr<[u32; 2]>,
-    _flags: u32,
-) -> CallResult<Fd> {
-    if !cx.cred().has_in(Capabilities::DAC_READ_SEARCH, &cx.kernel().root.user) {
-        return Err(Errno::EPERM.into());
-    }
-    let [size, _] = cx.read(handle)?;
-    if size == 0 || size > 128 {
-        return Err(Errno::EINVAL.into());
-    }
-    if mount_fd.number() != -100 {
-        super::mountfd::place_of(cx, mount_fd)?;
-    }
-    Err(Errno::ESTALE.into())
 }

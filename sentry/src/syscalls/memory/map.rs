@@ -22,8 +22,11 @@ pub fn mmap(
     fd: Fd,
     offset: u64,
 ) -> CallResult<UserAddr> {
-    let file =
-        if flags.contains(MapFlags::ANONYMOUS) { None } else { Some(map_file(cx, prot, flags, fd, offset)?) };
+    let file = if flags.contains(MapFlags::ANONYMOUS) {
+        None
+    } else {
+        Some(map_file(cx, len, prot, flags, (fd, offset))?)
+    };
     let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
     Ok(cx.mm().mmap(MmapArgs { addr, len, prot, flags, file, name: VmaName::None })?)
 }
@@ -35,10 +38,16 @@ fn reads_imply_exec(cx: &Cx<'_>, prot: Prot) -> Prot {
     if implied { prot | Prot::EXEC } else { prot }
 }
 
-fn map_file(cx: &Cx<'_>, prot: Prot, flags: MapFlags, fd: Fd, offset: u64) -> SysResult<MapFile> {
+fn map_file(
+    cx: &Cx<'_>,
+    len: u64,
+    prot: Prot,
+    flags: MapFlags,
+    (fd, offset): (Fd, u64),
+) -> SysResult<MapFile> {
     let file = cx.files().get_io(fd)?;
     // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE
-    if !matches!(flags.bits() & 0xf, 1..=3) {
+    if !matches!(flags.bits() & 0xf, 1..=3) || len == 0 {
         return Err(Errno::EINVAL);
     }
     let shared = flags.contains(MapFlags::SHARED);

@@ -165,7 +165,6 @@ fn dir_events(event: InotifyMask) -> DirEvents {
         (InotifyMask::MODIFY, DirEvents::MODIFY),
         (InotifyMask::CREATE.union(InotifyMask::MOVED_TO), DirEvents::CREATE),
         (InotifyMask::DELETE.union(InotifyMask::MOVED_FROM), DirEvents::DELETE),
-        (InotifyMask::MOVED_FROM.union(InotifyMask::MOVED_TO), DirEvents::RENAME),
         (InotifyMask::ATTRIB, DirEvents::ATTRIB),
     ] {
         out.set(ours, event.intersects(theirs));
@@ -212,8 +211,8 @@ impl WatchList {
         let watches = self.watches.lock().len();
         self.recount(watches);
     }
-    fn tell_dir(&self, event: InotifyMask) {
-        let happened = dir_events(event);
+    /// F_NOTIFY: something happened in the directory, or to it.
+    pub(crate) fn tell_dir(&self, happened: DirEvents) {
         let mut told = Vec::new();
         {
             let mut dir = self.dir.lock();
@@ -254,9 +253,7 @@ impl WatchList {
         if self.is_empty() {
             return;
         }
-        if !name.is_empty() {
-            self.tell_dir(event);
-        }
+        self.tell_dir(dir_events(event));
         let watches: Vec<Arc<Watch>> = self.watches.lock().clone();
         for watch in watches {
             let mask = InotifyMask::from_bits_retain(watch.mask.load(Ordering::Acquire));

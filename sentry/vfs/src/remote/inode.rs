@@ -429,6 +429,13 @@ impl RemoteInode {
         file
     }
 
+    /// No name leads to the inode; only its handle does (O_TMPFILE).
+    pub(super) fn has_no_name(&self) {
+        let mut place = self.place.lock();
+        place.removed = true;
+        place.found = None;
+    }
+
     /// Before a name of this inode goes: whoever holds it open must still be able to use it.
     pub(super) fn before_removal(&self) -> SysResult<()> {
         let needed = {

@@ -124,7 +124,8 @@ impl RemoteInode {
         mode: ModeBits,
         by: wire::Owner,
     ) -> SysResult<(Node, std::os::fd::OwnedFd)> {
-        let access = Access::READ | Access::WRITE;
+        let mut access = Access::READ | Access::WRITE;
+        access.set(Access::UNNAMED, name.is_empty());
         let request = Request::Create { dir: self.handle()?, name: name.into(), mode, owner: by, access };
         self.fs.channel.call(&request, |reply, fd| match (reply, fd) {
             (Reply::Created { node, dir }, Some(fd)) => {
@@ -367,6 +368,17 @@ impl Inode for RemoteInode {
     }
 
     fn create_unnamed(&self, perm: ModeBits, given_to: Owner, by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
+        match self.create_file(b"", perm, owner(given_to)) {
+            Ok((node, fd)) => {
+                let inode = self.fs.inode(Some((&self.arc()?, &Arc::from(&b""[..]))), node)?;
+                inode.has_no_name();
+                inode.adopt(fd, Access::READ | Access::WRITE);
+                return Ok(inode);
+            }
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR) => {}
+            Err(errno) => return Err(errno),
+        }
+        // The host's file system has no such files: one whose name is taken away can be used, but not linked.
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(super::inode::host)?;

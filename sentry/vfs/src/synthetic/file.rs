@@ -5,11 +5,13 @@ use crate::attr::Attr;
 use crate::caller::Caller;
 use crate::file::{FileOps, Io, OpenFile, SeekFrom, SyncScope, seek_in};
 use abi::fs::OpenFlags;
+use abi::poll::Events;
 use abi::{Errno, SysResult};
-use lock::{Ranked, order};
+use lock::{Ranked, WaitEntry, WaitQueue, order};
 use mm::{GuestSink, GuestSource};
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes one write to a text file carries.
 const WRITE_MAX: usize = 64 << 10;
@@ -37,6 +39,31 @@ impl<'a> WriteText<'a> {
     }
 }
 
+/// Counts changes of what a text shows, for poll(2): `POLLERR | POLLPRI` once after each.
+pub struct Changes {
+    count: AtomicU64,
+    queue: WaitQueue,
+}
+
+impl Changes {
+    /// None so far.
+    #[must_use]
+    pub const fn new() -> Changes {
+        Changes { count: AtomicU64::new(0), queue: WaitQueue::new() }
+    }
+    /// One more.
+    pub fn happened(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.queue.wake(Events::ERR | Events::PRI);
+    }
+}
+
+impl Default for Changes {
+    fn default() -> Changes {
+        Changes::new()
+    }
+}
+
 /// A file whose whole content is generated at once.
 pub trait Text: Send + Sync {
     /// The content.
@@ -48,6 +75,14 @@ pub trait Text: Send + Sync {
     /// Checks of open(2) beyond the permission bits.
     fn check_open(&self, _flags: OpenFlags, _by: &Caller<'_>) -> SysResult<()> {
         Ok(())
+    }
+    /// Whether epoll accepts it, as it does sysctls and what cgroup and sysfs show.
+    fn can_poll(&self) -> bool {
+        true
+    }
+    /// Changes that poll(2) waits for.
+    fn changes(&self) -> Option<&'static Changes> {
+        None
     }
 }
 
@@ -65,11 +100,14 @@ pub(super) struct TextFile {
     pub(super) inode: Arc<SynthInode>,
     pub(super) text: Arc<dyn Text>,
     content: Ranked<order::Leaf, Option<Arc<[u8]>>>,
+    /// Changes that poll(2) has told of.
+    seen: AtomicU64,
 }
 
 impl TextFile {
     pub(super) fn new(inode: Arc<SynthInode>, text: Arc<dyn Text>) -> TextFile {
-        TextFile { inode, text, content: Ranked::new(None) }
+        let seen = text.changes().map_or(0, |changes| changes.count.load(Ordering::Acquire));
+        TextFile { inode, text, content: Ranked::new(None), seen: AtomicU64::new(seen) }
     }
     fn content(&self, offset: u64, by: &Caller<'_>) -> SysResult<Arc<[u8]>> {
         if offset > 0
@@ -111,6 +149,30 @@ impl FileOps for TextFile {
         match to {
             SeekFrom::Start(_) | SeekFrom::Current(_) => seek_in(current, to, 0),
             _ => Err(Errno::EINVAL),
+        }
+    }
+    fn can_poll(&self) -> bool {
+        self.text.can_poll()
+    }
+    fn ready(&self, interest: Events) -> Events {
+        let plain = interest & (Events::READABLE | Events::WRITABLE);
+        let Some(changes) = self.text.changes() else { return plain };
+        let now = changes.count.load(Ordering::Acquire);
+        let plain = plain - Events::WRITABLE;
+        if self.seen.swap(now, Ordering::AcqRel) == now {
+            plain
+        } else {
+            plain | Events::ERR | (interest & Events::PRI)
+        }
+    }
+    fn register(&self, entry: &Arc<WaitEntry>) {
+        if let Some(changes) = self.text.changes() {
+            changes.queue.register(entry);
+        }
+    }
+    fn unregister(&self, entry: &Arc<WaitEntry>) {
+        if let Some(changes) = self.text.changes() {
+            changes.queue.unregister(entry);
         }
     }
     fn attr(&self) -> Option<SysResult<Attr>> {

@@ -10,7 +10,7 @@ mod inode;
 mod node;
 
 pub use dir::directory_of;
-pub use file::{Custom, Text, WriteText};
+pub use file::{Changes, Custom, Text, WriteText};
 pub use inode::{SynthFs, SynthInode};
 pub use node::{Directory, Listed, Node};
 
