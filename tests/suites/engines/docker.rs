@@ -175,7 +175,10 @@ fn scenario(docker: &Docker, runtime: &str) -> String {
     assert_eq!(fs::read_to_string(&output).expect("copied out"), "out\n");
     docker.ok(&["cp", &output, "c1:/root/p"]);
     docker.note(log, &["exec", "c1", "cat", "/root/p"]);
-    docker.note(log, &["diff", "c1"]);
+    let changes = docker.ok(&["diff", "c1"]);
+    let mut changes: Vec<&str> = changes.lines().collect();
+    changes.sort_unstable();
+    note(log, "diff c1, sorted", &changes.join("\n"), 0);
     docker.ok(&["commit", "c1", "other"]);
     docker.note(log, &[&run[..], &["other", "cat", "/root/o"]].concat());
     docker.note(log, &["pause", "c1"]);
