@@ -218,7 +218,10 @@ fn docker_and_its_daemon() {
     ];
     let mut session = Terminal::start(docker.command().args(args));
     session.expect("guest$ ");
-    session.type_in("tty; stty size; exit 5\n");
+    // Docker tells the size after the start.
+    session.type_in(
+        "until stty size 2>/dev/null | grep -q '33 101'; do sleep 0.1; done; tty; stty size; exit 5\n",
+    );
     session.expect("/dev/pts/0\r\n33 101\r\n");
     assert_eq!(session.end(), Some(5));
 
