@@ -43,7 +43,7 @@ impl Chance {
     fn new() -> Chance {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let seed = u64::from(now.subsec_nanos()) ^ u64::from(std::process::id());
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         Chance(seed | 1)
     }
     fn below(&mut self, limit: u64) -> u64 {
@@ -221,7 +221,7 @@ fn sandboxes_side_by_side() {
         nothing_left(bundle, "side by side");
     }
     let per = memory / u64::try_from(count).unwrap_or(1).max(1);
-    println!(
+    eprintln!(
         "{count} sandboxes: started in {started:?}, deleted in {:?}, {per} KiB PSS each",
         begun.elapsed()
     );

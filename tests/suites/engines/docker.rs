@@ -1,12 +1,12 @@
 //! Docker: dockerd with the containerd and shim of its own.
 
-use super::engine::{Engine, Folder, LIMIT, note, same};
+use super::engine::{Engine, Folder, LIMIT, import_busybox, note, same};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tests::pty::Terminal;
-use tests::{command, rootfs, runsc};
+use tests::{command, runsc};
 
 /// A daemon of its own, with an image `busybox` and the runtimes `runc` and `ours`.
 struct Docker {
@@ -32,16 +32,7 @@ impl Docker {
         let daemon = Docker::start(folder.path());
         let docker = Docker { folder, daemon };
         docker.await_answer();
-        let tar = Command::new("tar")
-            .arg("-C")
-            .arg(rootfs::busybox())
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tar");
-        let mut import = docker.command();
-        import.args(["import", "-", "busybox"]).stdin(tar.stdout.expect("a pipe")).stdout(Stdio::null());
-        assert!(import.status().expect("docker starts").success(), "docker import");
+        import_busybox(docker.command().args(["import", "-", "busybox"]));
         docker
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tests::command::{self, Done};
+use tests::rootfs;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -35,6 +36,22 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Runs an engine's import of an image from standard input: the busybox root.
+#[track_caller]
+pub(crate) fn import_busybox(import: &mut Command) {
+    let mut tar = Command::new("tar")
+        .arg("-C")
+        .arg(rootfs::busybox())
+        .args(["-c", "."])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tar starts");
+    let image = tar.stdout.take().expect("a pipe");
+    let imported = import.stdin(image).stdout(Stdio::null()).status().expect("the engine starts");
+    assert!(imported.success(), "{import:?}");
+    assert!(tar.wait().expect("tar ends").success(), "tar");
 }
 
 /// An engine's command line.

@@ -1,11 +1,11 @@
 //! Podman as root, with conmon.
 
-use super::engine::{Engine, Folder, LIMIT, note, runtimes, same};
+use super::engine::{Engine, Folder, LIMIT, import_busybox, note, runtimes, same};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tests::command;
 use tests::pty::Terminal;
-use tests::{command, rootfs};
 
 /// A Podman with storage of its own, and an image `busybox`.
 struct Podman {
@@ -20,19 +20,7 @@ impl Podman {
         // What the caller's limits allow: a container may not have more.
         let limits = "[containers]\ndefault_ulimits=[\"nofile=1024:4096\",\"nproc=4096:4096\"]\n";
         fs::write(podman.path("containers.conf"), limits).expect("containers.conf");
-        let tar = Command::new("tar")
-            .arg("-C")
-            .arg(rootfs::busybox())
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tar");
-        let mut import = podman.command();
-        import
-            .args(["import", "-q", "-", "busybox"])
-            .stdin(tar.stdout.expect("a pipe"))
-            .stdout(Stdio::null());
-        assert!(import.status().expect("package podman").success(), "podman import");
+        import_busybox(podman.command().args(["import", "-q", "-", "busybox"]));
         podman
     }
 
