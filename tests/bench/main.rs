@@ -5,7 +5,7 @@
 //! any, all of them run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::bundle::Bundle;
@@ -54,12 +54,49 @@ fn runtimes() -> Vec<Runtime> {
     found
 }
 
-fn micro() -> PathBuf {
-    let out = target_dir().join("bench-micro");
-    let source = workspace().join("tests/bench/micro.c");
+fn compiled(name: &str) -> PathBuf {
+    let out = target_dir().join(format!("bench-{name}"));
+    let source = workspace().join(format!("tests/bench/{name}.c"));
     let built = Command::new("gcc").args(["-static", "-O2", "-pthread", "-o"]).arg(&out).arg(source).status();
-    assert!(built.is_ok_and(|status| status.success()), "micro.c does not compile");
+    assert!(built.is_ok_and(|status| status.success()), "{name}.c does not compile");
     out
+}
+
+/// `files.c` on tmpfs, on a bind mount, and on our own root (a peer would write to the tests' root file system).
+fn files_in(runtime: &Runtime, program: &Path) -> BTreeMap<String, f64> {
+    let mut args = vec!["/bench", "tmpfs", "/tmp/bench", "bind", "/shared/bench"];
+    if runtime.name.starts_with("ours") {
+        args.extend(["root", "/root/bench"]);
+    }
+    let bundle = Bundle::new(rootfs::busybox(), &args).bind(program, "/bench", "ro");
+    let shared = scratch(bundle.dir());
+    let mut bundle = bundle.bind(&shared, "/shared", "rw");
+    bundle.config["annotations"] = serde_json::json!({"io.gvisor-rs.overlay2": "root:memory"});
+    let mut command = runtime.command(&bundle, &format!("bench-files-{}", std::process::id()));
+    parse(&command::run(&mut command, LIMIT).stdout)
+}
+
+fn scratch(dir: &Path) -> PathBuf {
+    let made = dir.join(format!("bench-files-{}", std::process::id()));
+    std::fs::create_dir_all(&made).expect("a folder to write to");
+    made
+}
+
+/// The same natively: a disk stands for root and bind, /dev/shm for tmpfs.
+fn files_native(program: &Path) -> BTreeMap<String, f64> {
+    let (disk, memory) = (scratch(&std::env::temp_dir()), scratch(Path::new("/dev/shm")));
+    let mut command = Command::new(program);
+    command
+        .arg("tmpfs")
+        .arg(memory.join("x"))
+        .arg("bind")
+        .arg(disk.join("x"))
+        .arg("root")
+        .arg(disk.join("x"));
+    let results = parse(&command::run(&mut command, LIMIT).stdout);
+    // Empty by now.
+    let _ = (std::fs::remove_dir(&disk), std::fs::remove_dir(&memory));
+    results
 }
 
 fn parse(text: &str) -> BTreeMap<String, f64> {
@@ -88,10 +125,14 @@ fn start_ms(runtime: &Runtime) -> Option<f64> {
 }
 
 fn main() {
-    let program = micro();
+    let (program, files) = (compiled("micro"), compiled("files"));
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let starts = wanted.is_empty() || wanted.iter().any(|name| name == "run-true");
-    let native = parse(&command::run(Command::new(&program).args(&wanted), LIMIT).stdout);
+    let mut native = parse(&command::run(Command::new(&program).args(&wanted), LIMIT).stdout);
+    let with_files = wanted.is_empty() || wanted.iter().any(|name| name == "files");
+    if with_files {
+        native.extend(files_native(&files));
+    }
     let runtimes = runtimes();
     let mut columns = Vec::new();
     for runtime in &runtimes {
@@ -99,6 +140,9 @@ fn main() {
         let bundle = Bundle::new(rootfs::busybox(), &args).bind(&program, "/bench", "ro");
         let mut command = runtime.command(&bundle, &format!("bench-{}", std::process::id()));
         let mut results = parse(&command::run(&mut command, LIMIT).stdout);
+        if with_files {
+            results.extend(files_in(runtime, &files));
+        }
         if starts && let Some(ms) = start_ms(runtime) {
             results.insert("run-true".to_owned(), ms * 1e6);
         }

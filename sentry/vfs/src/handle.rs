@@ -6,6 +6,7 @@ use crate::dentry::Dentry;
 use crate::inode::Inode;
 use crate::inode_state::InodeKey;
 use crate::mount::{Location, Mount};
+use crate::remote::RemoteFs;
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::collections::HashMap;
@@ -26,7 +27,8 @@ static GIVEN: Ranked<order::Leaf, Option<HashMap<InodeKey, Known>>> = Ranked::ne
 /// Whether a file system gives handles that can be opened.
 #[must_use]
 pub fn supported(at: &Location) -> bool {
-    matches!(at.mount.sb.fs.name(), "tmpfs" | "ramfs" | "devtmpfs" | "gofer")
+    let fs = &at.mount.sb.fs;
+    matches!(fs.name(), "tmpfs" | "ramfs" | "devtmpfs") || fs.as_any().is::<RemoteFs>()
 }
 
 /// The handle of a place. `EOPNOTSUPP` where its file system has none.
