@@ -232,6 +232,14 @@ fn a_server_inside_is_reached() {
                 }
             }
         });
+        // The same server by the loopback of its namespace, from a process that is not the sandbox'.
+        inside(&link.guest, || {
+            let mut stream = timed(TcpStream::connect(("127.0.0.1", 80)).expect("connect"));
+            stream.write_all(b"from beside").expect("write");
+            let mut back = [0; 11];
+            stream.read_exact(&mut back).expect("read");
+            assert_eq!(&back, b"from beside");
+        });
         python.say("end");
         python.end();
     }
@@ -423,6 +431,57 @@ fn messages_with_control_data() {
     let link = Link::new();
     for platform in PLATFORMS {
         let mut python = Python::start(&link, platform, MESSAGES);
+        assert_eq!(python.line(), "ok", "{platform}");
+        python.end();
+    }
+}
+
+const LOOPBACK: &str = r"
+import socket, threading, errno, select, os, time
+# Wildcard, IPv4-only and IPv6 listeners, by every loopback name.
+for family, host, names in ((socket.AF_INET, '0.0.0.0', ['127.0.0.1', '127.9.9.9', '0.0.0.0', '10.203.7.2']),
+                            (socket.AF_INET, '127.0.0.1', ['127.0.0.1']),
+                            (socket.AF_INET6, '::', ['::1', '127.0.0.1', 'fd00:203:7::2'])):
+    l = socket.socket(family); l.bind((host, 0)); l.listen(8); port = l.getsockname()[1]
+    for name in names:
+        c = socket.socket(socket.AF_INET6 if ':' in name else socket.AF_INET); c.connect((name, port))
+        d, addr = l.accept()
+        assert c.getsockname()[:2] == (addr[0].replace('::ffff:', ''), addr[1]), (name, c.getsockname(), addr)
+        assert c.getpeername()[1] == port
+        c.sendall(b'ping'); assert d.recv(10) == b'ping'; d.sendall(b'pong'); assert c.recv(10) == b'pong'
+        c.close(); assert d.recv(1) == b''; d.close()
+    l.close()
+    try: c = socket.create_connection((names[0], port)); assert 0
+    except ConnectionRefusedError: pass
+# A listener that is waited for in epoll, with connections from both sides of the wall.
+l = socket.create_server(('0.0.0.0', 6000)); l.setblocking(False)
+e = select.epoll(); e.register(l, select.EPOLLIN | select.EPOLLET)
+def serve(n):
+    while n:
+        assert e.poll(30)
+        while True:
+            try: c, _ = l.accept()
+            except BlockingIOError: break
+            c.setblocking(True); c.sendall(c.recv(5)); c.close(); n -= 1
+t = threading.Thread(target=serve, args=(40,)); t.start()
+for name in ['127.0.0.1', '10.203.7.2'] * 20:
+    c = socket.create_connection((name, 6000)); c.sendall(b'hello'); assert c.recv(5) == b'hello'; c.close()
+t.join()
+# Non-blocking: in progress, then done, then there already.
+c = socket.socket(); c.setblocking(False)
+l.setblocking(True)
+assert c.connect_ex(('127.0.0.1', 6000)) == errno.EINPROGRESS
+assert select.select([], [c], [], 20)[1] and c.getsockopt(1, 4) == 0
+assert c.connect_ex(('127.0.0.1', 6000)) in (0, errno.EISCONN)
+assert c.connect_ex(('127.0.0.1', 6000)) == errno.EISCONN
+print('ok')
+";
+
+#[test]
+fn loopback_inside_a_namespace_with_links() {
+    let link = Link::new();
+    for platform in PLATFORMS {
+        let mut python = Python::start(&link, platform, LOOPBACK);
         assert_eq!(python.line(), "ok", "{platform}");
         python.end();
     }

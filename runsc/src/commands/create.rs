@@ -92,8 +92,7 @@ pub(super) fn begin_plan(
                     Presence::Attached => Some(own_error()?),
                     Presence::Detached => None,
                 };
-                let hooked = presence == Presence::Detached && plan.hooks.is_some();
-                let reach = network::reach(global, &plan, hooked)?;
+                let reach = network::reach(global, &plan, presence)?;
                 let listener = listen(&socket)?;
                 let doors = Doors { listener, log: debug_log(global, presence)?, last_words, reach };
                 (socket, Some(doors))

@@ -93,6 +93,11 @@ impl Base {
             cookie: COOKIE.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         }
     }
+    /// The same socket by another name: options as they are now, one wait queue.
+    #[must_use]
+    pub fn twin(&self) -> Base {
+        Base { queue: Arc::clone(&self.queue), ..self.child() }
+    }
     /// The same options on a fresh socket: what accept(2) makes.
     #[must_use]
     pub fn child(&self) -> Base {

@@ -23,6 +23,8 @@ pub struct Ancillary {
     pub files: Vec<Arc<OpenFile>>,
     /// Who sent, where either side asked for it.
     pub cred: Option<Ucred>,
+    /// The last byte is urgent (MSG_OOB on TCP).
+    pub urgent: bool,
 }
 
 impl Ancillary {
@@ -62,6 +64,15 @@ struct Piece {
     with: Ancillary,
 }
 
+/// The urgent byte of a stream, which lies in the ring with the others.
+#[derive(Clone, Copy, Debug)]
+struct Urgent {
+    // As `total` counts.
+    at: u64,
+    // A receive with MSG_OOB has had it.
+    taken: bool,
+}
+
 #[derive(Debug, Default)]
 struct StreamState {
     ring: ByteRing,
@@ -75,6 +86,9 @@ struct StreamState {
     limit: usize,
     blocked: Blocked,
     total: u64,
+    urgent: Option<Urgent>,
+    // SO_OOBINLINE: the urgent byte is read with the others.
+    inline: bool,
 }
 
 /// Received bytes of a stream.
@@ -95,6 +109,12 @@ pub struct StreamStatus {
     pub closed: bool,
     /// Bytes received in all.
     pub total: u64,
+    /// Bytes that a read of any size gives, without the urgent one.
+    pub readable: usize,
+    /// Bytes before the urgent one, or all (FIONREAD).
+    pub before_mark: usize,
+    /// An urgent byte that no receive with MSG_OOB has had.
+    pub urgent: bool,
 }
 
 impl StreamInbox {
@@ -127,6 +147,11 @@ impl StreamInbox {
         let before = state.ring.len();
         let done = state.ring.fill(src, room)?;
         state.total = state.total.wrapping_add(u64::try_from(done).unwrap_or(0));
+        let mut events = Events::READABLE;
+        if with.urgent && done > 0 && src.remaining() == 0 {
+            state.urgent = Some(Urgent { at: state.total.wrapping_sub(1), taken: false });
+            events |= Events::PRI;
+        }
         let plain = with.files.is_empty() && with.cred.is_none();
         if !plain || !state.pieces.is_empty() {
             if state.pieces.is_empty() && before > 0 {
@@ -143,7 +168,7 @@ impl StreamInbox {
             }
         }
         drop(state);
-        self.queue.wake(Events::READABLE);
+        self.queue.wake(events);
         Ok(done)
     }
 
@@ -170,7 +195,23 @@ impl StreamInbox {
                 Err(Errno::EAGAIN)
             };
         }
-        let max = state.one_run(skip, by_cred);
+        let mut max = state.one_run(skip, by_cred);
+        match state.mark() {
+            Some(mark) if mark > skip => max = max.min(mark - skip),
+            // The urgent byte is read by itself.
+            Some(mark) if mark == skip && !state.inline => {
+                if peek {
+                    let done = state.ring.copy_out(dst, skip + 1, usize::MAX)?;
+                    return if done == 0 { Err(Errno::EAGAIN) } else { Ok((done, Ancillary::default())) };
+                }
+                state.ring.consume(1);
+                state.urgent = None;
+                if state.ring.is_empty() {
+                    return if state.eof { Ok((0, Ancillary::default())) } else { Err(Errno::EAGAIN) };
+                }
+            }
+            _ => {}
+        }
         let done = state.ring.copy_out(dst, skip, max)?;
         let with = state.ancillary(skip, done, peek);
         if peek {
@@ -178,6 +219,9 @@ impl StreamInbox {
         }
         let full = state.ring.len() * 2 > state.limit;
         state.ring.consume(done);
+        if state.urgent.is_some() && state.mark().is_none() {
+            state.urgent = None;
+        }
         let wake = full && state.ring.len() * 2 <= state.limit || state.ring.is_empty();
         let blocked = if wake { std::mem::take(&mut state.blocked) } else { Blocked::new() };
         drop(state);
@@ -199,7 +243,41 @@ impl StreamInbox {
     #[must_use]
     pub fn status(&self) -> StreamStatus {
         let state = self.state.lock();
-        StreamStatus { len: state.ring.len(), eof: state.eof, closed: state.closed, total: state.total }
+        let len = state.ring.len();
+        let mark = state.mark().filter(|_| !state.inline);
+        StreamStatus {
+            len,
+            eof: state.eof,
+            closed: state.closed,
+            total: state.total,
+            readable: if mark == Some(0) { len - 1 } else { len },
+            before_mark: mark.unwrap_or(len),
+            urgent: state.urgent.is_some_and(|urgent| !urgent.taken),
+        }
+    }
+    /// SO_OOBINLINE.
+    pub fn set_inline(&self, inline: bool) {
+        self.state.lock().inline = inline;
+    }
+    /// Whether the next byte is the urgent one.
+    #[must_use]
+    pub fn at_mark(&self) -> bool {
+        self.state.lock().mark() == Some(0)
+    }
+    /// The urgent byte, once unless only looked at; `EINVAL` when there is none.
+    pub fn take_urgent(&self, peek: bool) -> SysResult<u8> {
+        let mut state = self.state.lock();
+        let mark = state.mark().ok_or(Errno::EINVAL)?;
+        match &mut state.urgent {
+            Some(urgent) if !urgent.taken => urgent.taken = !peek,
+            _ => return Err(Errno::EINVAL),
+        }
+        if state.inline {
+            return Err(Errno::EINVAL);
+        }
+        let mut byte = [0; 1];
+        state.ring.copy_out(&mut mm::io::SliceSink::new(&mut byte), mark, 1)?;
+        Ok(byte[0])
     }
     /// Most bytes inside.
     pub fn set_limit(&self, limit: usize) {
@@ -269,6 +347,12 @@ impl StreamInbox {
 }
 
 impl StreamState {
+    /// Bytes in the ring before the urgent one; `None` when none is there or it was passed.
+    fn mark(&self) -> Option<usize> {
+        let urgent = self.urgent?;
+        let from_end = usize::try_from(self.total.wrapping_sub(urgent.at)).ok()?;
+        self.ring.len().checked_sub(from_end)
+    }
     /// Bytes from `skip` on that one receive may glue together.
     fn one_run(&self, skip: usize, by_cred: bool) -> usize {
         if self.pieces.is_empty() {
@@ -460,11 +544,15 @@ impl MessageInbox {
     #[must_use]
     pub fn status(&self) -> StreamStatus {
         let state = self.state.lock();
+        let len = state.messages.front().map_or(0, |m| m.bytes.len());
         StreamStatus {
-            len: state.messages.front().map_or(0, |m| m.bytes.len()),
+            len,
             eof: state.eof,
             closed: state.closed,
             total: 0,
+            readable: len,
+            before_mark: len,
+            urgent: false,
         }
     }
     /// Whether a message waits.

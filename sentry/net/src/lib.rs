@@ -11,6 +11,7 @@ pub mod control;
 pub mod host;
 pub mod inbox;
 pub mod inet;
+mod links;
 pub mod netlink;
 pub mod netns;
 pub mod socket;
@@ -21,7 +22,7 @@ pub mod types;
 pub mod unix;
 
 pub use addr::{InetAddr, SockAddr, UnixAddr};
-pub use netns::{Interface, InterfaceAddr, NetNs};
+pub use netns::{Interface, InterfaceAddr, NetNs, Route};
 pub use socket::{Socket, SocketFile};
 pub use types::{Control, MsgFlags, Received, SendMsg, Shutdown, SockType, Ucred};
 
@@ -55,11 +56,18 @@ fn make(
         AF_INET | AF_INET6 => match (kind, protocol) {
             (SockType::Stream, 0 | 6) => inet::tcp::TcpSocket::new(ns, family),
             (SockType::Dgram, 0 | 17) => inet::udp::UdpSocket::new(ns, family),
-            (SockType::Raw, _) if !by.cred.has_in(Capabilities::NET_RAW, &ns.user_ns) => {
+            (SockType::Raw, 1..=255) if !by.cred.has_in(Capabilities::NET_RAW, &ns.user_ns) => {
                 return Err(Errno::EPERM);
             }
-            // Ping sockets need a group in net.ipv4.ping_group_range, which is empty.
-            (SockType::Dgram, 1 | 58) => return Err(Errno::EACCES),
+            (SockType::Raw, 1..=255) => inet::raw::RawSocket::new(ns, family, inet::raw::Form::Raw, protocol),
+            (SockType::Dgram, 1) if family == AF_INET => {
+                ns.may_ping(by)?;
+                inet::raw::RawSocket::new(ns, family, inet::raw::Form::Ping, protocol)
+            }
+            (SockType::Dgram, 58) if family == AF_INET6 => {
+                ns.may_ping(by)?;
+                inet::raw::RawSocket::new(ns, family, inet::raw::Form::Ping, protocol)
+            }
             (SockType::SeqPacket, _) => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EPROTONOSUPPORT),
         },

@@ -2,6 +2,7 @@
 
 use crate::host::HostNet;
 use crate::inet::ports::PortTable;
+use crate::inet::raw::RawSocket;
 use crate::inet::tcp::TcpSocket;
 use crate::inet::udp::UdpSocket;
 use crate::socket::SocketFile;
@@ -69,6 +70,33 @@ impl Interface {
     }
 }
 
+/// One route that was added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// AF_INET or AF_INET6.
+    pub family: u8,
+    /// Network; `None` for the default route.
+    pub target: Option<IpAddr>,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// Interface.
+    pub index: u32,
+    /// Preferred source.
+    pub source: Option<IpAddr>,
+    /// Table.
+    pub table: u32,
+    /// RTPROT_*.
+    pub protocol: u8,
+    /// RT_SCOPE_*.
+    pub scope: u8,
+    /// RTN_*.
+    pub kind: u8,
+    /// Priority.
+    pub metric: u32,
+}
+
 /// Every open socket, swept when it has doubled.
 #[derive(Default)]
 struct SocketList {
@@ -84,8 +112,10 @@ pub struct NetNs {
     pub user_ns: Arc<UserNamespace>,
     host: Option<HostNet>,
     interfaces: Ranked<NetStack, Vec<Interface>>,
+    routes: Ranked<NetStack, Vec<Route>>,
     pub(crate) tcp: Ranked<NetStack, PortTable<TcpSocket>>,
     pub(crate) udp: Ranked<NetStack, PortTable<UdpSocket>>,
+    pub(crate) raw: Ranked<NetStack, Vec<Weak<RawSocket>>>,
     pub(crate) abstract_names: Ranked<NetStack, HashMap<Vec<u8>, Weak<UnixSocket>>>,
     sockets: Ranked<NetStack, SocketList>,
     pub(crate) netlink_ports: Ranked<NetStack, HashMap<u32, ()>>,
@@ -95,6 +125,8 @@ pub struct NetNs {
     pub somaxconn: AtomicU32,
     /// `net.ipv4.ip_unprivileged_port_start`.
     pub unprivileged_port: AtomicU32,
+    /// `net.ipv4.ping_group_range`: the groups that may ping, low and high.
+    pub ping_groups: [AtomicU32; 2],
     /// `net.unix.max_dgram_qlen`.
     pub unix_queue: AtomicU32,
 }
@@ -111,6 +143,13 @@ impl NetNs {
     pub fn new(ino: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNs> {
         NetNs::with_host(ino, user_ns, None)
     }
+    /// A namespace as unshare(2) makes it: `lo` is down.
+    #[must_use]
+    pub fn fresh(ino: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNs> {
+        let ns = NetNs::new(ino, user_ns);
+        ns.set_interfaces(vec![Interface::loopback_down()]);
+        ns
+    }
     /// A namespace whose inet sockets and interfaces are those of a namespace of the host's.
     #[must_use]
     pub fn with_host(ino: u64, user_ns: Arc<UserNamespace>, host: Option<HostNet>) -> Arc<NetNs> {
@@ -119,14 +158,17 @@ impl NetNs {
             user_ns,
             host,
             interfaces: Ranked::new(vec![Interface::loopback()]),
+            routes: Ranked::default(),
             tcp: Ranked::default(),
             udp: Ranked::default(),
+            raw: Ranked::default(),
             abstract_names: Ranked::default(),
             sockets: Ranked::default(),
             netlink_ports: Ranked::default(),
             port_range: [AtomicU32::new(32768), AtomicU32::new(60999)],
             somaxconn: AtomicU32::new(4096),
             unprivileged_port: AtomicU32::new(1024),
+            ping_groups: [AtomicU32::new(1), AtomicU32::new(0)],
             unix_queue: AtomicU32::new(10),
         })
     }
@@ -159,6 +201,17 @@ impl NetNs {
     pub fn set_interfaces(&self, interfaces: Vec<Interface>) {
         *self.interfaces.lock() = interfaces;
     }
+    pub(crate) fn with_interfaces<T>(&self, act: impl FnOnce(&mut Vec<Interface>) -> T) -> T {
+        act(&mut self.interfaces.lock())
+    }
+    pub(crate) fn with_routes<T>(&self, act: impl FnOnce(&mut Vec<Route>) -> T) -> T {
+        act(&mut self.routes.lock())
+    }
+    /// The routes that were added, beside those of the addresses.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        self.routes.lock().clone()
+    }
     /// Whether an interface of that name exists.
     #[must_use]
     pub fn has_interface(&self, name: &[u8]) -> bool {
@@ -168,7 +221,18 @@ impl NetNs {
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        ip.is_loopback() || self.interfaces.lock().iter().any(|i| i.addrs.iter().any(|a| a.ip == ip))
+        // All of a network on the loopback is this host's.
+        let own = |i: &Interface| {
+            i.addrs.iter().any(|a| a.ip == ip || i.is_loopback() && ip.is_ipv4() && a.covers(ip))
+        };
+        self.interfaces.lock().iter().any(|i| i.is_up() && own(i))
+    }
+    /// Whether the caller may make a ping socket: by a group of its own.
+    pub(crate) fn may_ping(&self, by: &Caller<'_>) -> SysResult<()> {
+        let [low, high] = [0, 1].map(|at| self.ping_groups.get(at).map_or(0, |g| g.load(Ordering::Relaxed)));
+        let mut groups = by.cred.groups.iter().chain(std::iter::once(&by.cred.egid));
+        let allowed = groups.any(|group| (low..=high).contains(&self.user_ns.show_gid(*group)));
+        if allowed { Ok(()) } else { Err(Errno::EACCES) }
     }
     /// Whether the caller may bind `port`.
     pub(crate) fn may_bind_port(&self, port: u16, by: &Caller<'_>) -> SysResult<()> {
@@ -181,7 +245,7 @@ impl NetNs {
         Ok(())
     }
 
-    /// SIOCGIF* (netdevice(7)); changes are `EPERM` without CAP_NET_ADMIN and `EOPNOTSUPP` with it.
+    /// SIOCGIF* and SIOCSIF* (netdevice(7)); changes need CAP_NET_ADMIN.
     pub fn interface_ioctl(
         &self,
         request: u32,
@@ -195,17 +259,9 @@ impl NetNs {
                 if !by.cred.has_in(Capabilities::NET_ADMIN, &self.user_ns) {
                     return Err(Errno::EPERM);
                 }
-                // `ifconfig lo up` changes nothing: it is up.
-                if request == ioctl::SIOCSIFFLAGS {
-                    let mut req = [0; 40];
-                    memory.read(at, &mut req)?;
-                    let wanted = u16::from_ne_bytes([req[16], req[17]]);
-                    let interface = self.named(&req)?;
-                    if u32::from(wanted) & 1 == interface.flags & 1 {
-                        return Ok(0);
-                    }
-                }
-                return Err(Errno::EOPNOTSUPP);
+                let mut req = [0; 40];
+                memory.read(at, &mut req)?;
+                return self.configure(request, &req).map(|()| 0);
             }
             ioctl::SIOCETHTOOL => return Err(Errno::EOPNOTSUPP),
             0x8910..=0x8970 => {}
@@ -272,6 +328,27 @@ impl NetNs {
         }
         memory.write(at, &req)?;
         Ok(0)
+    }
+
+    /// SIOCSIF*. The links of a namespace of the host's are not for guests to change.
+    fn configure(&self, request: u32, req: &[u8; 40]) -> SysResult<()> {
+        let interface = self.named(req)?;
+        let index = interface.index;
+        let flags = u32::from(u16::from_ne_bytes([req[16], req[17]]));
+        if self.host.is_some() {
+            let same = request == ioctl::SIOCSIFFLAGS && flags & 1 == interface.flags & 1;
+            return if same { Ok(()) } else { Err(Errno::EPERM) };
+        }
+        let ip = Ipv4Addr::new(req[20], req[21], req[22], req[23]);
+        match request {
+            ioctl::SIOCSIFFLAGS => self.set_flags(index, flags, 0xffff),
+            ioctl::SIOCSIFMTU => {
+                self.set_mtu(index, u32::from_ne_bytes([req[16], req[17], req[18], req[19]]))
+            }
+            _ if [req[16], req[17]] != 2_u16.to_ne_bytes() => Err(Errno::EINVAL),
+            ioctl::SIOCSIFADDR => self.set_address(index, ip),
+            _ => self.set_netmask(index, ip),
+        }
     }
 
     fn named(&self, request: &[u8]) -> SysResult<Interface> {

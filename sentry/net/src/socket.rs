@@ -36,6 +36,10 @@ pub trait Socket: Send + Sync {
     }
     /// Starts connect(2). `EAGAIN`: ask again; `EINPROGRESS`: wait for `connect_result`.
     fn connect(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()>;
+    /// What connect(2) says on a non-blocking descriptor when the attempt ended at once.
+    fn connected_at_once(&self, outcome: SysResult<()>) -> SysResult<()> {
+        outcome
+    }
     /// How a connect in progress ended; `EAGAIN` while it has not.
     fn connect_result(&self) -> SysResult<()> {
         Ok(())
@@ -85,7 +89,7 @@ pub trait Socket: Send + Sync {
     }
     /// Whether the next byte is the urgent one (SIOCATMARK).
     fn at_mark(&self) -> SysResult<bool> {
-        Ok(false)
+        Err(Errno::ENOTTY)
     }
     /// Files in flight inside (garbage collection of AF_UNIX).
     fn each_file(&self, _see: &mut dyn FnMut(&Arc<OpenFile>)) {}
@@ -182,10 +186,12 @@ impl SocketFile {
     pub fn connect(&self, file: &OpenFile, addr: &SockAddr, by: &Caller<'_>) -> CallResult<()> {
         let nonblock = file.flags().contains(OpenFlags::NONBLOCK);
         let limit = self.socket.base().with(|o| o.sndtimeo);
+        if nonblock {
+            return Ok(self.socket.connected_at_once(self.socket.connect(addr, by))?);
+        }
         match self.wait(nonblock, Events::WRITABLE, limit, by, || self.socket.connect(addr, by)) {
-            Err(Failure::Errno(Errno::EINPROGRESS)) if !nonblock => {}
-            // A second connect(2) while the first is under way.
-            Err(Failure::Errno(Errno::EALREADY)) if !nonblock => {}
+            // Or a second connect(2) while the first is under way.
+            Err(Failure::Errno(Errno::EINPROGRESS | Errno::EALREADY)) => {}
             other => return other,
         }
         match self.wait(false, Events::WRITABLE, limit, by, || self.socket.connect_result()) {
@@ -278,7 +284,7 @@ impl SocketFile {
         if at_level == level::SOCKET {
             self.socket.base().get(name)
         } else {
-            Err(unknown_level(&*self.socket))
+            Err(unknown_level(self.socket.base()))
         }
     }
     /// setsockopt(2).
@@ -287,7 +293,8 @@ impl SocketFile {
             return answer;
         }
         if at_level != level::SOCKET {
-            return Err(unknown_level(&*self.socket));
+            let unix = self.socket.base().domain == crate::types::AF_UNIX;
+            return Err(if unix { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
         }
         self.socket.base().set(name, value, by)?;
         self.socket.buffers_changed();
@@ -295,8 +302,10 @@ impl SocketFile {
     }
 }
 
-fn unknown_level(socket: &dyn Socket) -> Errno {
-    if socket.base().domain == crate::types::AF_UNIX { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT }
+/// What getsockopt(2) says to a level that the family does not know.
+pub(crate) fn unknown_level(base: &Base) -> Errno {
+    use crate::types::{AF_INET, AF_UNIX};
+    if matches!(base.domain, AF_UNIX | AF_INET) { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT }
 }
 
 impl FileOps for SocketFile {

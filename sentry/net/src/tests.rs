@@ -138,7 +138,8 @@ fn tcp_full_backlog_waits() {
     let to = inet("127.0.0.1", 8080);
     let nonblock = |by: &TestCaller| create(&ns, 2, STREAM, 0, OpenFlags::NONBLOCK, &by.by()).unwrap();
     let (a, b) = (nonblock(&by), nonblock(&by));
-    socket::of(&a).unwrap().connect(&a, &to, &by.by()).unwrap();
+    assert_eq!(errno(socket::of(&a).unwrap().connect(&a, &to, &by.by())), Some(Errno::EINPROGRESS));
+    assert!(sock(&a).ready(Events::WRITABLE).contains(Events::WRITABLE));
     assert_eq!(errno(socket::of(&b).unwrap().connect(&b, &to, &by.by())), Some(Errno::EINPROGRESS));
     assert!(sock(&b).ready(Events::WRITABLE).is_empty());
     let (_c, peer) = socket::of(&server).unwrap().accept(&server, OpenFlags::empty(), &by.by()).unwrap();

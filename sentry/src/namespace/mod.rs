@@ -153,7 +153,7 @@ fn make(cx: &crate::task::Cx<'_>, flags: CloneFlags, plan: ChildPlan) -> SysResu
         proxy.cgroup = CgroupNs::new(Arc::clone(&cred.user_ns));
     }
     if flags.contains(CloneFlags::NEWNET) {
-        proxy.net = NetNs::new(next_ino(), Arc::clone(&cred.user_ns));
+        proxy.net = NetNs::fresh(next_ino(), Arc::clone(&cred.user_ns));
     }
     let made = CloneFlags::NEWUTS
         | CloneFlags::NEWPID

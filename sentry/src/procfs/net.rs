@@ -3,7 +3,7 @@
 use super::subject::Subject;
 use super::text::put;
 use ::net::table::{self, Family};
-use ::net::{Interface, NetNs};
+use ::net::{Interface, NetNs, Route};
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use std::net::{IpAddr, Ipv4Addr};
@@ -71,7 +71,7 @@ static TABLES: [(&str, Table); 30] = [
     ("ptype", |_, _| Ok(b"Type Device      Function\n".to_vec())),
     ("raw", |_, _| Ok(line(UDP, 127))),
     ("raw6", |_, _| Ok(line(UDP6, 0))),
-    ("route", |subject, _| Ok(route(&interfaces(subject)?))),
+    ("route", |subject, _| Ok(route(&interfaces(subject)?, &ns(subject)?.routes()))),
     ("rt6_stats", |_, _| Ok(b"0000 0000 0000 0000 0000 0000 0000\n".to_vec())),
     ("snmp", |_, _| Ok(snmp())),
     ("snmp6", |_, _| Ok(Vec::new())),
@@ -167,21 +167,36 @@ fn word(ip: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(ip.octets())
 }
 
-fn route(interfaces: &[Interface]) -> Vec<u8> {
+fn route(interfaces: &[Interface], added: &[Route]) -> Vec<u8> {
     let mut out =
         line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", 127);
-    for interface in interfaces.iter().filter(|interface| !interface.is_loopback()) {
+    let mut row = |name: &str, target: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>, metric: u32| {
+        let mask = u32::MAX.checked_shl(u32::from(32_u8.saturating_sub(prefix))).unwrap_or(0);
+        let (net, mask) = (Ipv4Addr::from_bits(target.to_bits() & mask), Ipv4Addr::from_bits(mask));
+        // RTF_UP, RTF_GATEWAY.
+        let flags = if gateway.is_some() { 3 } else { 1 };
+        let text = format!(
+            "{name}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{metric}\t{:08X}\t0\t0\t0",
+            word(net),
+            gateway.map_or(0, word),
+            word(mask)
+        );
+        out.extend(line(&text, 127));
+    };
+    let v4 = |ip: Option<IpAddr>| match ip {
+        Some(IpAddr::V4(ip)) => Some(ip),
+        _ => None,
+    };
+    for route in added.iter().filter(|route| route.family == 2 && route.table == 254) {
+        let name = interfaces.iter().find(|i| i.index == route.index).map_or("*", |i| i.name.as_str());
+        let target = v4(route.target).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        row(name, target, route.prefix, v4(route.gateway), route.metric);
+    }
+    for interface in interfaces.iter().filter(|interface| !interface.is_loopback() && interface.is_up()) {
         for addr in &interface.addrs {
-            let IpAddr::V4(ip) = addr.ip else { continue };
-            let mask = u32::MAX.checked_shl(u32::from(32_u8.saturating_sub(addr.prefix))).unwrap_or(0);
-            let (net, mask) = (Ipv4Addr::from_bits(ip.to_bits() & mask), Ipv4Addr::from_bits(mask));
-            let text = format!(
-                "{}\t{:08X}\t00000000\t0001\t0\t0\t0\t{:08X}\t0\t0\t0",
-                interface.name,
-                word(net),
-                word(mask)
-            );
-            out.extend(line(&text, 127));
+            if let Some(ip) = v4(Some(addr.ip)) {
+                row(&interface.name, ip, addr.prefix, None, 0);
+            }
         }
     }
     out

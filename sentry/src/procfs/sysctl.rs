@@ -172,7 +172,6 @@ static VALUES: &[Value] = &[
     n("net/ipv4/neigh/default/gc_thresh1", "128"),
     n("net/ipv4/neigh/default/gc_thresh2", "512"),
     n("net/ipv4/neigh/default/gc_thresh3", "1024"),
-    list("net/ipv4/ping_group_range", "1\t0"),
     flag("net/ipv4/tcp_abort_on_overflow", "0"),
     fixed("net/ipv4/tcp_allowed_congestion_control", "reno cubic"),
     fixed("net/ipv4/tcp_available_congestion_control", "reno cubic"),
@@ -499,14 +498,18 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
             place.store(number()?, Ordering::Relaxed);
             Ok(())
         }
-        "net/ipv4/ip_local_port_range" => {
+        "net/ipv4/ip_local_port_range" | "net/ipv4/ping_group_range" => {
+            let (places, most) = match path.as_str() {
+                "net/ipv4/ip_local_port_range" => (&net.port_range, 65535),
+                _ => (&net.ping_groups, i32::MAX.cast_unsigned()),
+            };
             let words: Vec<u32> =
                 text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
             let &[low, high] = words.as_slice() else { return Err(Errno::EINVAL) };
-            if low > high || high > 65535 {
+            if low > high || high > most {
                 return Err(Errno::EINVAL);
             }
-            for (place, word) in net.port_range.iter().zip([low, high]) {
+            for (place, word) in places.iter().zip([low, high]) {
                 place.store(word, Ordering::Relaxed);
             }
             Ok(())
@@ -608,6 +611,10 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
         .add("ip_local_port_range", net_numbers(kernel, 65535, |ns| ns.port_range.iter().collect()));
     net.dir("ipv4")
         .add("ip_unprivileged_port_start", net_numbers(kernel, 65535, |ns| vec![&ns.unprivileged_port]));
+    net.dir("ipv4").add(
+        "ping_group_range",
+        net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| ns.ping_groups.iter().collect()),
+    );
     net.dir("unix")
         .add("max_dgram_qlen", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.unix_queue]));
     let memory = root.dir("vm");

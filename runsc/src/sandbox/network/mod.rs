@@ -5,6 +5,7 @@
 mod filter;
 mod serve;
 
+use super::stdio::Presence;
 use super::walls::{fill_standard, leave_caller, unshare};
 use crate::cli::{Global, Network};
 use crate::error::{Doing, Failure, Outcome};
@@ -42,9 +43,9 @@ pub(crate) struct Reach {
     raw: bool,
 }
 
-/// What there is to reach; `None` when the sentry's own loopback is all there is. `hooked`: hooks were given a
-/// fresh namespace to set up, which this process is in.
-pub(crate) fn reach(global: &Global, plan: &Plan, hooked: bool) -> Outcome<Option<Reach>> {
+/// What there is to reach; `None` when the sentry's own loopback is all there is. Behind a detached container
+/// with hooks stands a monitor in a fresh namespace, which they set up.
+pub(crate) fn reach(global: &Global, plan: &Plan, presence: Presence) -> Outcome<Option<Reach>> {
     match global.network {
         Network::None => return Ok(None),
         Network::Host => {}
@@ -52,7 +53,7 @@ pub(crate) fn reach(global: &Global, plan: &Plan, hooked: bool) -> Outcome<Optio
     let path = match &plan.net {
         Net::Path(path) => Some(path.clone()),
         Net::Host => None,
-        Net::New if hooked => None,
+        Net::New if presence == Presence::Detached && plan.hooks.is_some() => None,
         Net::New => return Ok(None),
     };
     let sysctl: BTreeMap<_, _> = plan

@@ -5,7 +5,9 @@
 //! that change what a socket is (TCP_ULP, TCP_REPAIR, IPV6_ADDRFORM), keys, netfilter tables, and those that
 //! the sentry serves itself (timeouts).
 
+use crate::base::Base;
 use crate::types::level;
+use abi::Errno;
 
 /// Which calls an option has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,6 +194,16 @@ pub const OPTIONS: &[HostOption] = &[
 #[must_use]
 pub fn find(level: i32, name: i32) -> Option<&'static HostOption> {
     OPTIONS.iter().find(|option| option.level == level && option.name == name)
+}
+
+/// What getsockopt(2) of an option that is not here says.
+#[must_use]
+pub fn missing(base: &Base, at: i32) -> Errno {
+    if known_level(at) { Errno::ENOPROTOOPT } else { crate::socket::unknown_level(base) }
+}
+
+fn known_level(at: i32) -> bool {
+    matches!(at, IP | V6 | TCP | UDP | ICMPV6 | RAW)
 }
 
 /// Options that make messages carry control data, which a plain read would not ask for.

@@ -4,7 +4,8 @@
 use super::HostNet;
 use super::options::{self, Calls};
 use crate::addr::{InetAddr, MAX_ADDR, SockAddr};
-use crate::base::{Base, read_int};
+use crate::base::{Base, Options, read_int};
+use crate::inet::tcp::TcpSocket;
 use crate::netns::NetNs;
 use crate::socket::Socket;
 use crate::types::{Control, MsgFlags, Received, SendMsg, Shutdown, SockType, level};
@@ -15,11 +16,10 @@ use platform::host::errno;
 use platform::host::inet::{self, Count};
 use rustix::net::SocketFlags;
 use std::any::Any;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use vfs::event::host::{HostReady, HostWatch};
 use vfs::{Caller, Capabilities};
 
@@ -42,6 +42,11 @@ pub struct HostSocket {
     watch: HostWatch,
     // Reads must take control data along.
     control: AtomicBool,
+    // A connection over the loopback to a listener of the sandbox: it never leaves memory, and the host's
+    // socket idles.
+    inside: OnceLock<Arc<TcpSocket>>,
+    // Of a listener: where those connections come in, besides those of the host.
+    listener: OnceLock<Arc<TcpSocket>>,
 }
 
 /// Whether `socket(domain, kind, protocol)` makes a host socket; the protocol it has.
@@ -103,7 +108,13 @@ impl HostSocket {
         Arc::new_cyclic(|me: &Weak<HostSocket>| {
             let target: Weak<dyn HostReady> = me.clone();
             let watch = HostWatch::new(Arc::new(fd), target);
-            HostSocket { base, watch, control: AtomicBool::new(false) }
+            HostSocket {
+                base,
+                watch,
+                control: AtomicBool::new(false),
+                inside: OnceLock::new(),
+                listener: OnceLock::new(),
+            }
         })
     }
 
@@ -134,6 +145,9 @@ impl HostSocket {
     /// State by the numbers of TCP_INFO, local and peer address, for /proc/net.
     #[must_use]
     pub fn row(&self) -> (Option<InetAddr>, Option<InetAddr>, u8) {
+        if let Some(inside) = self.inside.get() {
+            return inside.row();
+        }
         let inet = |addr: SysResult<SockAddr>| match addr {
             Ok(SockAddr::Inet(addr)) => Some(addr),
             _ => None,
@@ -147,6 +161,61 @@ impl HostSocket {
             _ => 7,
         };
         (local.filter(|l| l.port != 0 || !self.streams()), peer, state)
+    }
+
+    /// A stream to the loopback that a listener of this sandbox takes is connected in memory; `None` when there is no
+    /// such listener, which the host may have.
+    fn connect_inside(&self, addr: &SockAddr, by: &Caller<'_>) -> Option<SysResult<()>> {
+        let SockAddr::Inet(to) = addr else { return None };
+        let v6 = crate::inet::is_v6(&self.base);
+        if !self.streams() || to.ip.is_ipv6() != v6 || self.base.with(|o| !o.device.is_empty()) {
+            return None;
+        }
+        let mut to = to.plain();
+        if to.ip.is_unspecified() {
+            to.ip = if v6 { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        }
+        let from = InetAddr::any(to.ip.is_ipv6());
+        let known = || self.base.ns.tcp.lock().find(to, from, |claim| claim.listening).is_some();
+        if !to.ip.is_loopback() || !known() || self.peer_addr().is_ok() {
+            return None;
+        }
+        let local = match self.local_addr() {
+            Ok(SockAddr::Inet(local)) if local.port != 0 => Some(local),
+            _ => None,
+        };
+        let inside = TcpSocket::bound_at(self.base.twin(), local);
+        let outcome = inside.connect(addr, by);
+        match outcome {
+            Ok(()) | Err(Errno::EINPROGRESS) => {
+                let _ = self.inside.set(inside);
+                Some(outcome)
+            }
+            // It went away, or is somebody else's after all.
+            Err(_) => None,
+        }
+    }
+
+    /// Makes the way in for connections that stay in memory. Where it cannot be (a port that this sandbox uses
+    /// otherwise), all come by the host.
+    fn listen_inside(&self, backlog: i32, by: &Caller<'_>) {
+        if let Some(listener) = self.listener.get() {
+            let _ = listener.listen(backlog, by);
+            return;
+        }
+        if let Ok(SockAddr::Inet(local)) = self.local_addr()
+            && let Ok(listener) = TcpSocket::listening_at(self.base.twin(), local, backlog, by)
+        {
+            let _ = self.listener.set(listener);
+        }
+    }
+
+    /// Remembers an option that the host took, for what happens in memory.
+    fn remember(&self, at: i32, name: i32, value: &[u8], by: &Caller<'_>) {
+        let _ = match at {
+            level::SOCKET => self.base.set(name, value, by),
+            _ => crate::inet::options::set(&self.base, at, name, value, false, by).unwrap_or(Ok(())),
+        };
     }
 
     fn send_stream(&self, src: &mut dyn GuestSource, message: &mut SendMsg) -> SysResult<usize> {
@@ -186,14 +255,7 @@ impl HostSocket {
             return Err(Errno::EMSGSIZE);
         }
         let control = encode(&message.control)?;
-        let mut bytes = vec![0; len];
-        let mut got = 0;
-        while let Some(rest) = bytes.get_mut(got..).filter(|r| !r.is_empty()) {
-            match src.take(rest)? {
-                0 => return Err(Errno::EFAULT),
-                n => got += n,
-            }
-        }
+        let bytes = crate::inet::take_all(src)?;
         let to = message.addr.as_ref().map(SockAddr::to_bytes).unwrap_or_default();
         let passed = MsgFlags::DONTROUTE | MsgFlags::MORE | MsgFlags::CONFIRM | MsgFlags::EOR;
         let flags = (message.flags & passed) | MsgFlags::DONTWAIT | MsgFlags::NOSIGNAL;
@@ -301,6 +363,9 @@ impl Socket for HostSocket {
         &self.base
     }
     fn bind(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
+        if self.inside.get().is_some() {
+            return Err(Errno::EINVAL);
+        }
         let addr = match addr {
             // ip(7): AF_UNSPEC with INADDR_ANY is taken for AF_INET.
             SockAddr::Unspec if !crate::inet::is_v6(&self.base) => InetAddr::any(false),
@@ -313,13 +378,24 @@ impl Socket for HostSocket {
         let host = self.base.ns.host().ok_or(Errno::EIO)?;
         host.bind(self.watch.fd(), std_addr(addr))
     }
-    fn listen(&self, backlog: i32, _by: &Caller<'_>) -> SysResult<()> {
+    fn listen(&self, backlog: i32, by: &Caller<'_>) -> SysResult<()> {
+        if self.inside.get().is_some() {
+            return Err(Errno::EINVAL);
+        }
         let most = self.base.ns.somaxconn.load(Ordering::Relaxed);
         // A negative backlog is a huge one, as on Linux.
         let backlog = i32::try_from(backlog.cast_unsigned().min(most)).unwrap_or(i32::MAX);
-        rustix::net::listen(self.watch.fd(), backlog).map_err(errno)
+        rustix::net::listen(self.watch.fd(), backlog).map_err(errno)?;
+        self.listen_inside(backlog, by);
+        Ok(())
     }
     fn accept(&self) -> SysResult<(Arc<dyn Socket>, SockAddr)> {
+        if let Some((child, peer)) = self.listener.get().and_then(|listener| listener.accept().ok()) {
+            let options = self.base.with(Options::clone);
+            child.base().change(|own| *own = options);
+            child.buffers_changed();
+            return Ok((child, peer));
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let got = retried(|| rustix::net::acceptfrom_with(self.watch.fd(), flags).map_err(errno));
         let (fd, peer) = self.miss(got, Events::IN)?;
@@ -328,7 +404,13 @@ impl Socket for HostSocket {
         let peer = peer.unwrap_or_else(|| InetAddr::any(crate::inet::is_v6(&self.base)));
         Ok((HostSocket::over(fd, self.base.child()), SockAddr::Inet(peer)))
     }
-    fn connect(&self, addr: &SockAddr, _by: &Caller<'_>) -> SysResult<()> {
+    fn connect(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
+        if let Some(inside) = self.inside.get() {
+            return inside.connect(addr, by);
+        }
+        if let Some(outcome) = self.connect_inside(addr, by) {
+            return outcome;
+        }
         let fd = self.watch.fd();
         let done = match addr {
             SockAddr::Unspec => rustix::net::connect_unspec(fd),
@@ -340,7 +422,16 @@ impl Socket for HostSocket {
         }
         done
     }
+    fn connected_at_once(&self, outcome: SysResult<()>) -> SysResult<()> {
+        match self.inside.get() {
+            Some(inside) => inside.connected_at_once(outcome),
+            None => outcome,
+        }
+    }
     fn connect_result(&self) -> SysResult<()> {
+        if let Some(inside) = self.inside.get() {
+            return inside.connect_result();
+        }
         if self.watch.poll(Events::OUT).is_empty() {
             return self.miss(Err(Errno::EAGAIN), Events::OUT);
         }
@@ -351,7 +442,10 @@ impl Socket for HostSocket {
             error => Err(Errno::from_raw(error)),
         }
     }
-    fn send(&self, src: &mut dyn GuestSource, message: &mut SendMsg, _by: &Caller<'_>) -> SysResult<usize> {
+    fn send(&self, src: &mut dyn GuestSource, message: &mut SendMsg, by: &Caller<'_>) -> SysResult<usize> {
+        if let Some(inside) = self.inside.get() {
+            return inside.send(src, message, by);
+        }
         let sent =
             if self.streams() { self.send_stream(src, message) } else { self.send_datagram(src, message) };
         let sent = self.miss(sent, Events::OUT);
@@ -365,8 +459,11 @@ impl Socket for HostSocket {
         dst: &mut dyn GuestSink,
         flags: MsgFlags,
         skip: usize,
-        _by: &Caller<'_>,
+        by: &Caller<'_>,
     ) -> SysResult<Received> {
+        if let Some(inside) = self.inside.get() {
+            return inside.recv(dst, flags, skip, by);
+        }
         if skip > 0 {
             // PEEK with WAITALL: what the first look gave is all there is to see.
             return Ok(Received::default());
@@ -384,9 +481,18 @@ impl Socket for HostSocket {
         Ok(got)
     }
     fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        if let Some(inside) = self.inside.get() {
+            return inside.recv_beside(dst, flags);
+        }
         self.receive(dst, flags)
     }
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
+        if let Some(inside) = self.inside.get() {
+            return inside.shutdown(how);
+        }
+        if let Some(listener) = self.listener.get() {
+            let _ = listener.shutdown(how);
+        }
         let how = match how {
             Shutdown::Read => rustix::net::Shutdown::Read,
             Shutdown::Write => rustix::net::Shutdown::Write,
@@ -395,25 +501,39 @@ impl Socket for HostSocket {
         rustix::net::shutdown(self.watch.fd(), how).map_err(errno)
     }
     fn local_addr(&self) -> SysResult<SockAddr> {
+        if let Some(inside) = self.inside.get() {
+            return inside.local_addr();
+        }
         let name = rustix::net::getsockname(self.watch.fd()).map_err(errno)?;
         SocketAddr::try_from(name).map(|a| SockAddr::Inet(own_addr(a))).map_err(errno)
     }
     fn peer_addr(&self) -> SysResult<SockAddr> {
+        if let Some(inside) = self.inside.get() {
+            return inside.peer_addr();
+        }
         let name = rustix::net::getpeername(self.watch.fd()).map_err(errno)?.ok_or(Errno::ENOTCONN)?;
         SocketAddr::try_from(name).map(|a| SockAddr::Inet(own_addr(a))).map_err(errno)
     }
     fn ready(&self, interest: Events) -> Events {
+        if let Some(inside) = self.inside.get() {
+            return inside.ready(interest);
+        }
+        let waiting = self.listener.get().map_or(Events::empty(), |l| l.ready(interest & Events::READABLE));
         let wanted = HostSocket::wanted(interest);
         let found = self.watch.poll(wanted);
         let missing = wanted - found;
         if !missing.is_empty() && !self.base.queue.is_empty() {
             self.watch.want(missing);
         }
-        HostSocket::shown(found) & (interest | Events::ALWAYS)
+        (HostSocket::shown(found) | waiting & Events::READABLE) & (interest | Events::ALWAYS)
     }
-    fn get_option(&self, at: i32, name: i32, _by: &Caller<'_>) -> Option<SysResult<Vec<u8>>> {
+    fn get_option(&self, at: i32, name: i32, by: &Caller<'_>) -> Option<SysResult<Vec<u8>>> {
+        if let Some(inside) = self.inside.get() {
+            let own = || (at == level::SOCKET).then(|| inside.base().get(name));
+            return inside.get_option(at, name, by).or_else(own);
+        }
         let Some(option) = options::find(at, name).filter(|o| o.calls != Calls::Set) else {
-            return (at != level::SOCKET).then_some(Err(Errno::ENOPROTOOPT));
+            return (at != level::SOCKET).then_some(Err(options::missing(&self.base, at)));
         };
         let mut value = vec![0; option.most];
         let got = inet::get_option(self.watch.fd(), at, name, &mut value);
@@ -423,6 +543,14 @@ impl Socket for HostSocket {
         }))
     }
     fn set_option(&self, at: i32, name: i32, value: &[u8], by: &Caller<'_>) -> Option<SysResult<()>> {
+        if let Some(inside) = self.inside.get() {
+            if at == level::SOCKET {
+                // And on the base, of which the caller takes the time limits.
+                let _ = inside.base().set(name, value, by);
+                inside.buffers_changed();
+            }
+            return inside.set_option(at, name, value, by);
+        }
         // The FORCE variants: the sentry has no capability to go beyond the host's limits.
         let name = match (at, name) {
             (level::SOCKET, 32 | 33) if by.cred.has(Capabilities::NET_ADMIN) => name - 25,
@@ -447,16 +575,28 @@ impl Socket for HostSocket {
         if done.is_ok() && options::brings_control(at, name) && read_int(value).is_ok_and(|on| on != 0) {
             self.control.store(true, Ordering::Relaxed);
         }
+        if done.is_ok() {
+            self.remember(at, name, value, by);
+        }
         Some(done)
     }
     fn readable_bytes(&self) -> SysResult<usize> {
+        if let Some(inside) = self.inside.get() {
+            return inside.readable_bytes();
+        }
         let count = rustix::io::ioctl_fionread(self.watch.fd()).map_err(errno)?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
     fn unsent_bytes(&self) -> SysResult<usize> {
+        if let Some(inside) = self.inside.get() {
+            return inside.unsent_bytes();
+        }
         inet::count(self.watch.fd(), Count::Unsent).map(|n| usize::try_from(n).unwrap_or(0))
     }
     fn at_mark(&self) -> SysResult<bool> {
+        if let Some(inside) = self.inside.get() {
+            return inside.at_mark();
+        }
         inet::count(self.watch.fd(), Count::AtMark).map(|n| n != 0)
     }
 }

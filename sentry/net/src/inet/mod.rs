@@ -1,7 +1,9 @@
 //! AF_INET and AF_INET6 over the loopback: queues in memory between sockets, no packets.
 
+mod info;
 pub mod options;
 pub mod ports;
+pub mod raw;
 pub mod tcp;
 pub mod udp;
 
@@ -9,6 +11,7 @@ use crate::addr::{InetAddr, SockAddr};
 use crate::base::Base;
 use crate::types::{AF_INET6, level};
 use abi::{Errno, SysResult};
+use mm::GuestSource;
 use ports::Claim;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -80,6 +83,19 @@ pub(crate) fn may_bind(base: &Base, addr: InetAddr, by: &Caller<'_>) -> SysResul
         return Err(Errno::EINVAL);
     }
     base.ns.may_bind_port(addr.port, by)
+}
+
+/// Everything a datagram's sender has; the source can be taken once.
+pub(crate) fn take_all(src: &mut dyn GuestSource) -> SysResult<Vec<u8>> {
+    let mut bytes = vec![0; src.remaining()];
+    let mut got = 0;
+    while let Some(rest) = bytes.get_mut(got..).filter(|r| !r.is_empty()) {
+        match src.take(rest)? {
+            0 => return Err(Errno::EFAULT),
+            n => got += n,
+        }
+    }
+    Ok(bytes)
 }
 
 /// The ephemeral port range.

@@ -10,7 +10,7 @@ use crate::base::Base;
 use crate::inbox::{Ancillary, StreamInbox};
 use crate::netns::NetNs;
 use crate::socket::Socket;
-use crate::types::{MsgFlags, Received, SendMsg, Shutdown, SockType};
+use crate::types::{MsgFlags, Received, SendMsg, Shutdown, SockType, level};
 use abi::poll::Events;
 use abi::{Errno, SysResult};
 use lock::Ranked;
@@ -45,6 +45,15 @@ enum Phase {
     Connected,
 }
 
+/// What connect(2) has said of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Told {
+    #[default]
+    Nothing,
+    InProgress,
+    Connected,
+}
+
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
@@ -54,6 +63,8 @@ struct State {
     held: Option<u16>,
     // Bound by bind(2), not by connect(2).
     bound: bool,
+    // A non-blocking connect(2) that succeeds at once says EINPROGRESS, as on Linux; the next says so.
+    told: Told,
 }
 
 /// A TCP socket.
@@ -76,6 +87,11 @@ fn limit_of(base: &Base) -> usize {
     })
 }
 
+/// SO_OOBINLINE.
+fn oob_inline(base: &Base) -> bool {
+    base.int(level::SOCKET, 10).unwrap_or(0) != 0
+}
+
 impl TcpSocket {
     /// A closed socket.
     #[must_use]
@@ -84,6 +100,7 @@ impl TcpSocket {
     }
     fn with_base(base: Base) -> Arc<TcpSocket> {
         let inbox = StreamInbox::new(&base.queue, limit_of(&base));
+        inbox.set_inline(oob_inline(&base));
         Arc::new_cyclic(|me| TcpSocket {
             base,
             me: Weak::clone(me),
@@ -101,8 +118,34 @@ impl TcpSocket {
         let _ = child.outbox.set(Arc::clone(&client.inbox));
         let _ = client.outbox.set(Arc::clone(&child.inbox));
         *child.state.lock() =
-            State { phase: Phase::Connected, local: Some(local), peer: Some(peer), held: None, bound: false };
+            State { phase: Phase::Connected, local: Some(local), peer: Some(peer), ..State::default() };
         child
+    }
+
+    /// A socket that listens at `local`, which the caller has bound elsewhere.
+    pub(crate) fn listening_at(
+        base: Base,
+        local: InetAddr,
+        backlog: i32,
+        by: &Caller<'_>,
+    ) -> SysResult<Arc<TcpSocket>> {
+        let socket = TcpSocket::bound_at(base, Some(local));
+        {
+            let mut state = socket.state.lock();
+            socket.claim(&mut state, local.plain(), by)?;
+        }
+        socket.listen(backlog, by)?;
+        Ok(socket)
+    }
+    /// A socket that is bound at `local`, a port that the caller holds elsewhere.
+    pub(crate) fn bound_at(base: Base, local: Option<InetAddr>) -> Arc<TcpSocket> {
+        let socket = TcpSocket::with_base(base);
+        if let Some(local) = local {
+            let mut state = socket.state.lock();
+            state.local = Some(local.plain());
+            state.bound = true;
+        }
+        socket
     }
 
     fn tcp_state(&self) -> u8 {
@@ -298,10 +341,14 @@ impl Socket for TcpSocket {
         match state.phase {
             Phase::Closed if self.outbox.get().is_none() => {}
             Phase::Connecting => return Err(Errno::EALREADY),
+            Phase::Connected if state.told == Told::InProgress => {
+                state.told = Told::Connected;
+                return Ok(());
+            }
             _ => return Err(Errno::EISCONN),
         }
         let to = destination(&self.base, to)?;
-        let fresh = state.held.is_none();
+        let fresh = state.held.is_none() && !state.bound;
         if fresh {
             let port = self.claim(&mut state, source_for(to, 0), by)?;
             state.local = Some(source_for(to, port));
@@ -342,6 +389,23 @@ impl Socket for TcpSocket {
             _ => Err(Errno::EINPROGRESS),
         }
     }
+    fn connected_at_once(&self, outcome: SysResult<()>) -> SysResult<()> {
+        match outcome {
+            Ok(()) => {
+                let mut state = self.state.lock();
+                if !matches!((&state.phase, state.told), (Phase::Connected, Told::Nothing)) {
+                    return Ok(());
+                }
+                state.told = Told::InProgress;
+                Err(Errno::EINPROGRESS)
+            }
+            Err(Errno::ECONNREFUSED) => {
+                self.base.set_error(Errno::ECONNREFUSED);
+                Err(Errno::EINPROGRESS)
+            }
+            other => other,
+        }
+    }
     fn connect_result(&self) -> SysResult<()> {
         if let Some(error) = self.base.take_error() {
             return Err(error);
@@ -373,7 +437,8 @@ impl Socket for TcpSocket {
         {
             return Err(error);
         }
-        match outbox.send(src, &mut Ancillary::default(), &self.base.queue) {
+        let urgent = message.flags.contains(MsgFlags::OOB);
+        match outbox.send(src, &mut Ancillary { urgent, ..Ancillary::default() }, &self.base.queue) {
             Err(Errno::EPIPE) if !self.shut_write.load(Ordering::Relaxed) => {
                 if let Some(error) = self.inbox.take_reset() {
                     return Err(error);
@@ -488,8 +553,11 @@ impl Socket for TcpSocket {
         };
         let status = self.inbox.status();
         let lowat = self.base.with(|o| o.rcvlowat);
-        if status.len >= lowat || status.eof {
+        if status.readable >= lowat || status.eof {
             events |= Events::READABLE;
+        }
+        if status.urgent {
+            events |= Events::PRI;
         }
         if status.eof {
             events |= Events::RDHUP;
@@ -520,12 +588,25 @@ impl Socket for TcpSocket {
     }
     fn buffers_changed(&self) {
         self.inbox.set_limit(limit_of(&self.base));
+        self.inbox.set_inline(oob_inline(&self.base));
+    }
+    fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        let byte = self.inbox.take_urgent(flags.contains(MsgFlags::PEEK))?;
+        let len = if dst.remaining() == 0 { 0 } else { dst.put(&[byte])? };
+        let cut = if len == 0 { MsgFlags::TRUNC } else { MsgFlags::empty() };
+        Ok(Received { len, flags: MsgFlags::OOB | cut, ..Received::default() })
+    }
+    fn at_mark(&self) -> SysResult<bool> {
+        Ok(self.inbox.at_mark())
     }
     fn readable_bytes(&self) -> SysResult<usize> {
         if matches!(self.state.lock().phase, Phase::Listening(_)) {
             return Err(Errno::EINVAL);
         }
-        Ok(self.inbox.status().len)
+        Ok(self.inbox.status().before_mark)
     }
 }
 

@@ -1,13 +1,14 @@
 //! UDP over the loopback (udp(7)). Locks: `Socket` for the state, `SocketPeer` for the receive queue.
 
+use super::info::{packet_info, stamps};
 use super::options::{self, tcp_state};
-use super::{claim_for, destination, is_v6, may_bind, own_family, port_range, show, source_for};
+use super::{claim_for, destination, is_v6, may_bind, own_family, port_range, show, source_for, take_all};
 use crate::addr::{InetAddr, SockAddr};
-use crate::base::{Base, Stamp};
+use crate::base::Base;
 use crate::inbox::{Ancillary, Message, MessageInbox};
 use crate::netns::NetNs;
 use crate::socket::Socket;
-use crate::types::{Control, MsgFlags, Received, SendMsg, Shutdown, SockType, level};
+use crate::types::{MsgFlags, Received, SendMsg, Shutdown, SockType};
 use abi::poll::Events;
 use abi::{Errno, SysResult};
 use lock::Ranked;
@@ -63,58 +64,6 @@ impl UdpSocket {
         state.held = Some(port);
         state.local = Some(InetAddr { port, ..addr });
         Ok(())
-    }
-
-    fn stamps(&self, message: &Message) -> Vec<Control> {
-        let mut control = Vec::new();
-        let wants = |at, name| self.base.int(at, name).unwrap_or(0) != 0;
-        if let Some(stamp) = self.base.with(|o| o.stamp) {
-            let now = vfs::realtime_now();
-            let (kind, part) = match stamp {
-                Stamp::Micro => (29, now.nsec / 1000),
-                Stamp::Nano => (35, now.nsec),
-            };
-            let data = [now.sec.to_ne_bytes(), part.to_ne_bytes()].concat();
-            control.push(Control::Raw(level::SOCKET, kind, data));
-        }
-        for raw in &message.control {
-            let Control::Raw(at, kind, _) = raw else { continue };
-            let asked = match (*at, *kind) {
-                (level::IP, options::IP_PKTINFO) => wants(level::IP, options::IP_PKTINFO),
-                (level::IP, 2) => wants(level::IP, options::IP_RECVTTL),
-                (level::IP, options::IP_RECVORIGDSTADDR) => wants(level::IP, options::IP_RECVORIGDSTADDR),
-                (level::IPV6, 50) => wants(level::IPV6, options::IPV6_RECVPKTINFO),
-                (level::IPV6, 52) => wants(level::IPV6, options::IPV6_RECVHOPLIMIT),
-                _ => false,
-            };
-            if asked {
-                control.push(raw.clone());
-            }
-        }
-        control
-    }
-
-    /// What the receiver may ask to be told about a datagram to `to`.
-    fn packet_info(&self, receiver: &UdpSocket, to: InetAddr) -> Vec<Control> {
-        // Nothing is laid out for a receiver without remembered options.
-        if receiver.base.with(|o| o.ints.is_empty()) {
-            return Vec::new();
-        }
-        let mut control = Vec::new();
-        if is_v6(&receiver.base)
-            && let SockAddr::Inet(InetAddr { ip: IpAddr::V6(ip), .. }) = show(&receiver.base, to)
-        {
-            let data = [&ip.octets()[..], &1u32.to_ne_bytes()].concat();
-            control.push(Control::Raw(level::IPV6, 50, data));
-            control.push(Control::Raw(level::IPV6, 52, 64i32.to_ne_bytes().to_vec()));
-        }
-        if let IpAddr::V4(ip) = to.ip {
-            let data = [&1u32.to_ne_bytes()[..], &ip.octets(), &ip.octets()].concat();
-            control.push(Control::Raw(level::IP, options::IP_PKTINFO, data));
-            control.push(Control::Raw(level::IP, 2, 64i32.to_ne_bytes().to_vec()));
-            control.push(Control::Raw(level::IP, options::IP_RECVORIGDSTADDR, SockAddr::Inet(to).to_bytes()));
-        }
-        control
     }
 }
 
@@ -212,14 +161,7 @@ impl Socket for UdpSocket {
         if len > if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 } {
             return Err(Errno::EMSGSIZE);
         }
-        let mut bytes = vec![0; len];
-        let mut got = 0;
-        while let Some(rest) = bytes.get_mut(got..).filter(|r| !r.is_empty()) {
-            match src.take(rest)? {
-                0 => return Err(Errno::EFAULT),
-                n => got += n,
-            }
-        }
+        let bytes = take_all(src)?;
         let receiver = self.base.ns.udp.lock().find(to, local, |_| true).and_then(|w| w.upgrade());
         let Some(receiver) = receiver else {
             // The "port unreachable" reaches only a connected socket.
@@ -228,7 +170,7 @@ impl Socket for UdpSocket {
             }
             return Ok(len);
         };
-        let control = self.packet_info(&receiver, to);
+        let control = packet_info(&receiver.base, to, 64);
         let from = Some(show(&receiver.base, local));
         receiver.inbox.send_or_drop(Message { bytes, from, with: Ancillary::default(), control });
         Ok(len)
@@ -243,22 +185,8 @@ impl Socket for UdpSocket {
         if let Some(error) = self.base.take_error() {
             return Err(error);
         }
-        let deliver = |message: &Message, dst: &mut dyn GuestSink| -> SysResult<Received> {
-            let room = dst.remaining();
-            let copied = if message.bytes.is_empty() || room == 0 { 0 } else { dst.put(&message.bytes)? };
-            let mut out = Received {
-                len: copied,
-                addr: message.from.clone(),
-                control: self.stamps(message),
-                flags: MsgFlags::empty(),
-            };
-            if message.bytes.len() > room {
-                out.flags |= MsgFlags::TRUNC;
-            }
-            if flags.contains(MsgFlags::TRUNC) {
-                out.len = message.bytes.len();
-            }
-            Ok(out)
+        let deliver = |message: &Message, dst: &mut dyn GuestSink| {
+            super::info::deliver(message, dst, flags, stamps(&self.base, message))
         };
         if flags.contains(MsgFlags::PEEK) {
             return self.inbox.peek(|m| deliver(m, dst))?.unwrap_or_else(|| Ok(Received::default()));

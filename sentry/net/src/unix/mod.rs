@@ -256,14 +256,7 @@ impl UnixSocket {
         if !outbox.writable_now(&self.base.queue)? {
             return Err(Errno::EAGAIN);
         }
-        let mut bytes = vec![0; len];
-        let mut got = 0;
-        while let Some(rest) = bytes.get_mut(got..).filter(|r| !r.is_empty()) {
-            match src.take(rest)? {
-                0 => return Err(Errno::EFAULT),
-                n => got += n,
-            }
-        }
+        let bytes = crate::inet::take_all(src)?;
         let asks = match &message.addr {
             _ if !self.is_dgram() => {
                 self.link.get().and_then(|l| l.peer.upgrade()).is_some_and(|p| p.passes_cred())
@@ -292,7 +285,7 @@ impl UnixSocket {
     ) -> SysResult<Received> {
         let room = dst.remaining();
         let copied = if message.bytes.is_empty() || room == 0 { 0 } else { dst.put(&message.bytes)? };
-        let with = Ancillary { files, cred: message.with.cred };
+        let with = Ancillary { files, cred: message.with.cred, urgent: false };
         let mut out = Received {
             len: copied,
             addr: message.from.clone(),

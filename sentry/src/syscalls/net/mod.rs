@@ -28,11 +28,9 @@ pub(super) fn address(cx: &Cx<'_>, addr: UserAddr, len: u32) -> SysResult<SockAd
     SockAddr::parse(&bytes)
 }
 
-/// Copies an address out, cut to the caller's buffer; the real length is stored either way.
+/// Copies an address out, cut to the caller's buffer; the real length is stored either way. A null `addr` is a
+/// fault unless the buffer has no room.
 pub(super) fn store_address(cx: &Cx<'_>, addr: UserAddr, len: UserPtr<i32>, value: &[u8]) -> SysResult<()> {
-    if addr.is_null() {
-        return Ok(());
-    }
     let room: i32 = cx.read(len)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     cx.mm().write_bytes(addr, value.get(..room).unwrap_or(value))?;

@@ -97,7 +97,9 @@ pub fn accept4(
     let file = file(cx, fd)?;
     let (made, peer) = sockets::of(&file)?.accept(&file, flags, &cx.caller())?;
     let fd = install(cx, made, flags)?;
-    if let Err(error) = store_address(cx, addr, len, &peer.to_bytes()) {
+    if !addr.is_null()
+        && let Err(error) = store_address(cx, addr, len, &peer.to_bytes())
+    {
         let _ = cx.files().close(fd);
         return Err(error.into());
     }

@@ -1,12 +1,14 @@
 //! AF_NETLINK (netlink(7), rtnetlink(7)): the route family answers dumps of links, addresses, routes and
-//! rules of the namespace; the uevent family is silent. Locks: `Socket` for the address.
+//! rules of the namespace and changes them; the uevent family is silent. Locks: `Socket` for the address.
+
+mod change;
 
 use crate::addr::SockAddr;
 use crate::base::Base;
 use crate::host::HostNet;
 use crate::host::wire::Dump;
 use crate::inbox::{Ancillary, Message, MessageInbox};
-use crate::netns::{Interface, NetNs};
+use crate::netns::{Interface, InterfaceAddr, NetNs, Route};
 use crate::socket::Socket;
 use crate::types::{AF_NETLINK, Control, MsgFlags, Received, SendMsg, Shutdown, SockType, Ucred, level};
 use abi::poll::Events;
@@ -216,9 +218,14 @@ impl NetlinkSocket {
                 });
             }
             (26, true) => {
-                let rows = interfaces.iter().flat_map(|i| i.addrs.iter().map(move |a| (i, a)));
-                let rows = rows.filter(|(_, a)| wanted_family == 0 || family(a.ip) == wanted_family);
-                self.dump(rows, seq, pid, |out, (i, a)| routes(out, i, a.ip, a.prefix, seq, pid));
+                let up = interfaces.iter().filter(|i| i.is_up());
+                let rows = up.flat_map(|i| i.addrs.iter().map(move |a| Row::Address(i, *a)));
+                let added = self.base.ns.routes().into_iter().map(Row::Added);
+                let rows = added.chain(rows).filter(|r| wanted_family == 0 || r.family() == wanted_family);
+                self.dump(rows, seq, pid, |out, row| match row {
+                    Row::Address(i, a) => routes(out, i, a.ip, a.prefix, seq, pid),
+                    Row::Added(route) => added_route(out, &route, seq, pid),
+                });
             }
             (26, false) => {
                 let data = attribute(body.get(12..).unwrap_or_default(), 1).ok_or(Errno::EINVAL)?;
@@ -257,7 +264,11 @@ impl NetlinkSocket {
                 if !by.cred.has_in(Capabilities::NET_ADMIN, &self.base.ns.user_ns) {
                     return Err(Errno::EPERM);
                 }
-                self.change(request.kind, body, &interfaces)?;
+                if self.base.ns.host().is_some() {
+                    self.unchanged(request.kind, body, &interfaces)?;
+                } else {
+                    change::apply(&self.base.ns, request.kind, request.flags, body)?;
+                }
                 return Ok(false);
             }
             _ => return Err(Errno::EOPNOTSUPP),
@@ -317,22 +328,20 @@ impl NetlinkSocket {
         Ok(Some(true))
     }
 
-    /// `ip link set lo up` on an interface that is up changes nothing; no other change can be made.
-    fn change(&self, kind: u16, body: &[u8], interfaces: &[Interface]) -> SysResult<()> {
+    /// The links of a namespace of the host's are not for guests to change: only what changes nothing
+    /// (`ip link set lo up`) is done.
+    fn unchanged(&self, kind: u16, body: &[u8], interfaces: &[Interface]) -> SysResult<()> {
         let word = |at: usize| {
             body.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b: &[u8; 4]| u32::from_ne_bytes(*b))
         };
-        if kind != 16 && kind != 19 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let name = attribute(body.get(16..).unwrap_or_default(), 3);
         let index = word(4);
         let found = interfaces.iter().find(|i| {
             i.index == index || name.is_some_and(|n| n.strip_suffix(&[0]).unwrap_or(n) == i.name.as_bytes())
         });
-        let interface = found.ok_or(Errno::EOPNOTSUPP)?;
         let (flags, changed) = (word(8), word(12));
-        if (flags ^ interface.flags) & changed & 1 == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+        let same = |interface: &Interface| (flags ^ interface.flags) & changed & 1 == 0;
+        if matches!(kind, 16 | 19) && found.is_some_and(same) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     fn dump<T>(&self, rows: impl Iterator<Item = T>, seq: u32, pid: u32, mut row: impl FnMut(&mut Out, T)) {
@@ -371,6 +380,41 @@ fn link(out: &mut Out, interface: &Interface, flags: u16, seq: u32, pid: u32) {
     out.attr(6, b"noqueue\0");
     out.attr(1, &interface.hw);
     out.attr(2, if interface.is_loopback() { &[0; 6] } else { &[0xff; 6] });
+    out.end();
+}
+
+/// Where a row of the route table comes from.
+enum Row<'a> {
+    Address(&'a Interface, InterfaceAddr),
+    Added(Route),
+}
+
+impl Row<'_> {
+    fn family(&self) -> u8 {
+        match self {
+            Row::Address(_, addr) => family(addr.ip),
+            Row::Added(route) => route.family,
+        }
+    }
+}
+
+fn added_route(out: &mut Out, route: &Route, seq: u32, pid: u32) {
+    out.begin(24, NLM_F_MULTI, seq, pid);
+    let table = u8::try_from(route.table).unwrap_or(0);
+    let head = [route.family, route.prefix, 0, 0, table, route.protocol, route.scope, route.kind, 0, 0, 0, 0];
+    out.put(&head);
+    out.attr(15, &route.table.to_ne_bytes());
+    for (kind, ip) in [(1, route.target), (5, route.gateway), (7, route.source)] {
+        if let Some(ip) = ip {
+            out.attr(kind, &octets(ip));
+        }
+    }
+    if route.metric != 0 {
+        out.attr(6, &route.metric.to_ne_bytes());
+    }
+    if route.index != 0 {
+        out.attr(4, &route.index.to_ne_bytes());
+    }
     out.end();
 }
 
@@ -476,14 +520,7 @@ impl Socket for NetlinkSocket {
         if len > self.base.sndbuf() {
             return Err(Errno::EMSGSIZE);
         }
-        let mut bytes = vec![0; len];
-        let mut got = 0;
-        while let Some(rest) = bytes.get_mut(got..).filter(|r| !r.is_empty()) {
-            match src.take(rest)? {
-                0 => return Err(Errno::EFAULT),
-                n => got += n,
-            }
-        }
+        let bytes = crate::inet::take_all(src)?;
         if to != 0 {
             return Err(Errno::ECONNREFUSED);
         }
