@@ -151,3 +151,29 @@ impl Drop for Bundle {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
+
+/// The busybox root running a shell script.
+#[must_use]
+pub fn shell(script: &str) -> Bundle {
+    Bundle::new(crate::rootfs::busybox(), &["/bin/sh", "-c", script])
+}
+
+/// A bundle with a root file system of its own, which it may change.
+#[must_use]
+pub fn own_root(script: &str) -> (Bundle, PathBuf) {
+    let mut bundle = shell(script);
+    let root = bundle.dir().join("rootfs");
+    let copied = Command::new("cp").arg("-a").arg(crate::rootfs::busybox()).arg(&root).status().expect("cp");
+    assert!(copied.success());
+    set(&mut bundle, "/root/path", json!(root));
+    set(&mut bundle, "/annotations", json!({}));
+    (bundle, root)
+}
+
+/// Puts a value at a JSON pointer whose parent exists.
+#[track_caller]
+pub fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
+    let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+    let parent = bundle.config.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
+    parent.insert(name.to_owned(), value);
+}

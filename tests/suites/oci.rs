@@ -3,36 +3,14 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tests::bundle::Bundle;
+use tests::bundle::{Bundle, own_root, set, shell};
 use tests::command::{self, Done};
-use tests::{PLATFORMS, rootfs, runsc};
+use tests::{PLATFORMS, runsc};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(rootfs::busybox(), &["/bin/sh", "-c", script])
-}
-
-/// A bundle with a root file system of its own, which it may change.
-fn own_root(script: &str) -> (Bundle, PathBuf) {
-    let mut bundle = shell(script);
-    let root = bundle.dir().join("rootfs");
-    let copied = Command::new("cp").arg("-a").arg(rootfs::busybox()).arg(&root).status().expect("cp");
-    assert!(copied.success());
-    set(&mut bundle, "/root/path", json!(root));
-    set(&mut bundle, "/annotations", json!({}));
-    (bundle, root)
-}
-
-#[track_caller]
-fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
-    let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-    let parent = bundle.config.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
-    parent.insert(name.to_owned(), value);
-}
 
 fn verb(bundle: &Bundle, platform: &str, words: &[&str]) -> Done {
     let (verb, rest) = words.split_first().expect("a verb");

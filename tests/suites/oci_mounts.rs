@@ -6,33 +6,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use tests::bundle::Bundle;
+use tests::bundle::{Bundle, own_root, set, shell};
 use tests::command::{self, Done};
 use tests::rootfs;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(rootfs::busybox(), &["/bin/sh", "-c", script])
-}
-
-/// A bundle with a root file system of its own, which it may change.
-fn own_root(script: &str) -> (Bundle, PathBuf) {
-    let mut bundle = shell(script);
-    let root = bundle.dir().join("rootfs");
-    let copied = Command::new("cp").arg("-a").arg(rootfs::busybox()).arg(&root).status().expect("cp");
-    assert!(copied.success());
-    set(&mut bundle, "/root/path", json!(root));
-    set(&mut bundle, "/annotations", json!({}));
-    (bundle, root)
-}
-
-#[track_caller]
-fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
-    let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-    let parent = bundle.config.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
-    parent.insert(name.to_owned(), value);
-}
 
 fn mount(bundle: &mut Bundle, mount: Value) {
     bundle.config.pointer_mut("/mounts").and_then(Value::as_array_mut).expect("mounts").push(mount);
