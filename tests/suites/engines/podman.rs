@@ -226,7 +226,8 @@ fn files_in_and_out() {
         podman.ok(&["exec", "c", "sh", "-c", "cat /v/in; mkdir -p /root/d/e; echo out > /root/d/e/f"]);
         podman.ok(&["cp", "c:/root/d", &output]);
         assert_eq!(fs::read_to_string(Path::new(&output).join("e/f")).expect("copied out"), "out\n");
-        let changes = podman.ok(&["diff", "c"]);
+        // `podman diff` alone looks for an image first, and "c" may begin an image's id.
+        let changes = podman.ok(&["container", "diff", "c"]);
         assert!(changes.contains("A /root/d/e/f"), "{changes}");
         podman.ok(&["commit", "-q", "c", "other"]);
         podman.note(log, &words(&RUN, &["other", "cat", "/root/d/e/f"]));
