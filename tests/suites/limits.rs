@@ -197,32 +197,75 @@ fn host_file(path: &str, controller: &str, v1: &str, v2: &str) -> Option<PathBuf
     candidates.into_iter().find(|file| file.exists())
 }
 
+/// A detached container in a cgroup of its own on the host: the bundle and the cgroup's path. `None` for who is
+/// not root.
+fn in_a_host_cgroup(script: &str, resources: Value) -> Option<(Bundle, String)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut bundle = limited(script, resources);
+    let path = format!("gvisor-rs-test/{}", bundle.id());
+    let linux = bundle.config.pointer_mut("/linux").and_then(Value::as_object_mut).expect("linux");
+    linux.insert("cgroupsPath".into(), json!(format!("/{path}")));
+    Some((bundle, path))
+}
+
+#[track_caller]
+fn detach(bundle: &Bundle) {
+    let mut run = bundle.runsc("systrap", "run");
+    run.arg("--bundle").arg(bundle.dir()).args(["--detach", bundle.id()]);
+    let status = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.expect("runsc starts").success());
+}
+
+fn sweep_host_cgroups() {
+    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(controller.path().join("gvisor-rs-test"));
+    }
+    let _ = fs::remove_dir("/sys/fs/cgroup/gvisor-rs-test");
+}
+
+#[test]
+fn the_host_sees_that_memory_ran_out() {
+    let script = "/hog memory 300; echo $? > /tmp/status; exec sleep 1000";
+    let Some((mut bundle, path)) = in_a_host_cgroup(script, json!({"memory": {"limit": 64 << 20}})) else {
+        return;
+    };
+    let process = bundle.config.pointer_mut("/process").and_then(Value::as_object_mut).expect("process");
+    process.insert("oomScoreAdj".into(), json!(321));
+    detach(&bundle);
+    let file = |v1: &str, v2: &str| {
+        let file = host_file(&path, "memory", v1, v2).expect("a memory cgroup");
+        fs::read_to_string(file).expect("readable")
+    };
+    let limit = file("memory.limit_in_bytes", "memory.max");
+    for pid in file("cgroup.procs", "cgroup.procs").lines() {
+        let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        assert!(score.is_err() || score.is_ok_and(|score| score == "321\n"), "{pid}");
+    }
+    // Then the limit is again what it was.
+    let told = || {
+        let told = file("memory.oom_control", "memory.events").contains("oom_kill 1");
+        told && file("memory.limit_in_bytes", "memory.max") == limit
+    };
+    let end = std::time::Instant::now() + LIMIT;
+    while !told() {
+        assert!(std::time::Instant::now() < end, "{}", file("memory.oom_control", "memory.events"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let asked =
+        command::run(bundle.runsc("systrap", "exec").args([bundle.id(), "/bin/cat", "/tmp/status"]), LIMIT);
+    assert_eq!(asked.expect_ok("exec").stdout, "137\n");
+    let gone = command::run(bundle.runsc("systrap", "delete").args(["--force", bundle.id()]), LIMIT);
+    gone.expect_ok("delete");
+    sweep_host_cgroups();
+}
+
 #[test]
 fn host_cgroups_come_change_and_go() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let mut bundle = limited(
-        "sleep 1000",
-        json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}}),
-    );
-    let path = format!("gvisor-rs-test/{}", bundle.id());
-    if let Some(args) = bundle.config.pointer_mut("/process/args") {
-        *args = json!(["/bin/sleep", "1000"]);
-    }
-    if let Some(linux) = bundle.config.pointer_mut("/linux").and_then(Value::as_object_mut) {
-        linux.insert("cgroupsPath".into(), json!(format!("/{path}")));
-    }
-    let status = bundle
-        .runsc("systrap", "run")
-        .arg("--bundle")
-        .arg(bundle.dir())
-        .args(["--detach", bundle.id()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.expect("runsc starts").success());
+    let resources = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}});
+    let Some((bundle, path)) = in_a_host_cgroup("exec sleep 1000", resources) else { return };
+    detach(&bundle);
     let verb = |words: &[&str]| {
         let (verb, rest) = words.split_first().expect("a verb");
         command::run(bundle.runsc("systrap", verb).args(rest), LIMIT)
@@ -261,8 +304,5 @@ fn host_cgroups_come_change_and_go() {
     assert!(at("/data/memory/usage/usage") > 0 && at("/data/cpu/usage/total") > 0, "{event}");
     verb(&["delete", "--force", bundle.id()]).expect_ok("delete");
     assert!(host_file(&path, "memory", "cgroup.procs", "cgroup.procs").is_none(), "the cgroup is left");
-    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(controller.path().join("gvisor-rs-test"));
-    }
-    let _ = fs::remove_dir("/sys/fs/cgroup/gvisor-rs-test");
+    sweep_host_cgroups();
 }

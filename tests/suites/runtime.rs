@@ -79,6 +79,34 @@ fn namespaces_of_the_host_are_not_joined() {
 }
 
 #[test]
+fn a_container_of_a_pod_without_a_sandbox_container() {
+    // CRI-O's way without an infra container: it keeps the namespaces itself and names them by path.
+    let mut bundle = busybox(&["/bin/sh", "-c", "hostname; ls /bin/busybox"]);
+    let own = |name: &str| format!("/proc/{}/ns/{name}", std::process::id());
+    let set = |bundle: &mut Bundle, pointer: &str, value: Value| {
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = bundle.config.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
+        parent.insert(name.to_owned(), value);
+    };
+    let namespaces = json!([
+        { "type": "pid" },
+        { "type": "mount" },
+        { "type": "network", "path": own("net") },
+        { "type": "ipc", "path": own("ipc") },
+        { "type": "uts", "path": own("uts") },
+    ]);
+    set(&mut bundle, "/linux/namespaces", namespaces);
+    set(&mut bundle, "/hostname", json!("pod-name"));
+    let annotations = json!({
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": "no-such-container",
+    });
+    set(&mut bundle, "/annotations", annotations);
+    let done = command::run(&mut bundle.run("systrap"), LIMIT).expect_ok("run");
+    assert_eq!(done.stdout, "pod-name\n/bin/busybox\n");
+}
+
+#[test]
 fn malformed_and_missing_configurations() {
     let bundle = busybox(&["/bin/true"]);
     bundle.write();

@@ -7,6 +7,7 @@
 
 mod host;
 mod limits;
+mod oom;
 mod stats;
 mod write;
 
@@ -18,6 +19,7 @@ use host::{Driver, Group, Hierarchy, Place};
 pub(crate) use limits::cpu_weight;
 use limits::{Groups, When};
 use oci_spec::runtime::LinuxResources;
+pub(crate) use oom::Witness;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -112,6 +114,11 @@ impl Membership {
             file.map(OwnedFd::from).doing(|| path.display())
         };
         self.groups.iter().map(open).collect()
+    }
+
+    /// What has the host see that the guest's memory ran out; `None` where the host does not count memory.
+    pub(crate) fn witness(&self) -> Option<Witness> {
+        Witness::open(&self.groups)
     }
 
     /// `data` of runc's stats event.

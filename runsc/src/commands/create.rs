@@ -1,6 +1,6 @@
 //! `create`, and what `run` shares with it.
 
-use crate::cgroup::Membership;
+use crate::cgroup::{Membership, Witness};
 use crate::cli::{Create, Global};
 use crate::container::state::OCI_VERSION;
 use crate::container::{Held, ProcessRef, Record, Status, Store};
@@ -10,7 +10,7 @@ use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair,
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait_serving};
 use crate::sandbox::stdio::{Prepared, Presence, listening, prepare};
 use crate::sandbox::walls::fill_standard;
-use crate::sandbox::{hooks, network, proc_view, view};
+use crate::sandbox::{hooks, network, proc_view, scores, view};
 use crate::spec::convert::Net;
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
@@ -150,6 +150,17 @@ impl Begun {
     /// Puts this process, and those it will make, into the container's cgroup.
     pub(super) fn join_cgroup(&self) -> Outcome<()> {
         self.cgroup.as_ref().map_or(Ok(()), Membership::join)
+    }
+
+    /// `process.oomScoreAdj` for this process and those it will make.
+    pub(super) fn set_scores(&self) {
+        scores::set_own(self.plan.process.oom_score_adj());
+        scores::adapt_sandbox(&self.plan, self.sandbox_record.as_ref());
+    }
+
+    /// What tells the host of memory that ran out.
+    pub(super) fn witness(&self) -> Option<Witness> {
+        self.cgroup.as_ref().and_then(Membership::witness)
     }
 
     /// The record, once the processes are there.
@@ -305,11 +316,12 @@ fn become_monitor(
     }
     let fuse = proc_view::device();
     begun.join_cgroup()?;
+    begun.set_scores();
     if begun.plan.net == Net::New && begun.plan.hooks.is_some() {
         // Hooks that set up a network (Docker's) find it through our pid: it must not be the host's.
         crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
     }
-    Ok(MonitorParts { signals: Signals::take()?, fuse })
+    Ok(MonitorParts { signals: Signals::take()?, fuse, witness: begun.witness() })
 }
 
 /// What a monitor has before there is a container.
@@ -317,6 +329,7 @@ struct MonitorParts {
     signals: Signals,
     /// A connection over which others will see the guest's /proc.
     fuse: Option<OwnedFd>,
+    witness: Option<Witness>,
 }
 
 /// The monitor's life.
@@ -329,7 +342,7 @@ fn watch(
 ) -> u8 {
     // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
     let _ = fill_standard(None);
-    let fuse = prepared.fuse.take();
+    let (fuse, witness) = (prepared.fuse.take(), prepared.witness.take());
     let signals = &prepared.signals;
     let reference = |child: &Child| ProcessRef::of(child.pid);
     let mut told = Report {
@@ -346,8 +359,10 @@ fn watch(
     let agreed = send(report.as_fd(), &told, &[]).is_ok()
         && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
     drop(report);
-    let code = match Awaited::post_init(&mut launched.client, &plan.container.id, &launched.gofer) {
-        Ok(awaited) if agreed => wait_serving(&mut launched.client, &awaited, signals, proc_view).code(),
+    let code = match Awaited::post_init(&mut launched, &plan.container.id, witness) {
+        Ok(mut awaited) if agreed => {
+            wait_serving(&mut launched.client, &mut awaited, signals, proc_view).code()
+        }
         _ => 1,
     };
     if let (Some(words), Some(log)) = (tear_down(launched), &mut log) {

@@ -139,18 +139,18 @@ fn attached(args: &Exec, mut client: Client, spec: ProcessSpec, prepared: Prepar
     if let Some(master) = &prepared.master {
         copy_size(master);
     }
-    let (_, awaited) = launch(&mut client, &args.id, spec, &prepared.descriptors)?;
+    let (_, mut awaited) = launch(&mut client, &args.id, spec, &prepared.descriptors)?;
     drop(prepared.descriptors);
     if let Some(path) = &args.pid_file {
         write_pid_file(path, rustix::process::getpid().as_raw_pid())?;
     }
     let status = match &prepared.master {
         Some(master) => {
-            let status = relay(&mut client, &awaited, &signals, master)?;
+            let status = relay(&mut client, &mut awaited, &signals, master)?;
             drain(master);
             status
         }
-        None => wait(&mut client, &awaited, &signals),
+        None => wait(&mut client, &mut awaited, &signals),
     };
     Ok(status.code())
 }
@@ -160,10 +160,10 @@ fn detached(args: &Exec, client: Client, spec: ProcessSpec, prepared: Prepared) 
     let id = args.id.clone();
     let descriptors = prepared.descriptors;
     let main = move || match monitor(&id, client, spec, descriptors, &monitor_report) {
-        Ok((mut client, awaited, signals)) => {
+        Ok((mut client, mut awaited, signals)) => {
             let _ = send(monitor_report.as_fd(), &Report { failure: None }, &[]);
             drop(monitor_report);
-            wait(&mut client, &awaited, &signals).code()
+            wait(&mut client, &mut awaited, &signals).code()
         }
         Err(Failure { message, code }) => {
             let _ = send(monitor_report.as_fd(), &Report { failure: Some((message, code)) }, &[]);

@@ -2,6 +2,7 @@
 
 use super::create::{Begun, begin, create_detached, launch, write_pid_file};
 use super::{delete, start};
+use crate::cgroup::Witness;
 use crate::cli::{Global, Run};
 use crate::container::{ProcessRef, Record, Status};
 use crate::error::Outcome;
@@ -49,16 +50,18 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
     let launched = (|| {
         let signals = Signals::take()?;
         begun.join_cgroup()?;
-        Ok((signals, launch(global, &begun.plan, descriptors, doors, &socket)?))
+        begun.set_scores();
+        let witness = begun.witness();
+        Ok((signals, witness, launch(global, &begun.plan, descriptors, doors, &socket)?))
     })();
-    let (signals, mut launched) = match launched {
+    let (signals, witness, mut launched) = match launched {
         Ok(launched) => launched,
         Err(failure) => {
             begun.undo();
             return Err(failure);
         }
     };
-    let outcome = go(global, &begun, &mut launched, &signals, pid_file);
+    let outcome = go(global, &begun, &mut launched, (&signals, witness), pid_file);
     if let Some(words) = tear_down(launched) {
         crate::log::write(global, crate::log::Level::Error, &words);
         crate::log::complain(&words);
@@ -73,7 +76,7 @@ fn go(
     global: &Global,
     begun: &Begun,
     launched: &mut Launched,
-    signals: &Signals,
+    (signals, witness): (&Signals, Option<Witness>),
     pid_file: Option<&Path>,
 ) -> Outcome<ExitStatus> {
     let id = &begun.plan.container.id;
@@ -91,7 +94,7 @@ fn go(
     if let Some(master) = &begun.prepared.master {
         copy_size(master);
     }
-    let awaited = Awaited::post_init(&mut launched.client, id, &launched.gofer)?;
+    let mut awaited = Awaited::post_init(launched, id, witness)?;
     if begun.plan.hooks.is_some() {
         begun.held.mark(&mut record, Status::Created)?;
         start::start_hooks(&record, &begun.store)?;
@@ -101,8 +104,8 @@ fn go(
     launched.client.last_order(Ask::Start { container: id.clone() })?;
     start::started_hooks(global, &record);
     match &begun.prepared.master {
-        Some(master) => relay(&mut launched.client, &awaited, signals, master),
-        None => Ok(wait(&mut launched.client, &awaited, signals)),
+        Some(master) => relay(&mut launched.client, &mut awaited, signals, master),
+        None => Ok(wait(&mut launched.client, &mut awaited, signals)),
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn copy_size(master: &OwnedFd) {
 /// Relays until the process has ended and its last output is out.
 pub(crate) fn relay(
     client: &mut Client,
-    awaited: &Awaited,
+    awaited: &mut Awaited,
     signals: &Signals,
     master: &OwnedFd,
 ) -> Outcome<ExitStatus> {

@@ -7,7 +7,7 @@ use crate::container::{Record, Status};
 use crate::error::{Doing, Failure, Outcome};
 use crate::spec::process;
 use ::sentry::control::ExitStatus;
-use ::sentry::control::client::unexpected;
+use ::sentry::control::client::{Event, unexpected};
 use ::sentry::control::message::{Answer, Ask, SignalTarget};
 use ::sentry::control::spec::{ProcessSpec, Stdio as GuestStdio};
 use oci_spec::runtime::Hook;
@@ -153,14 +153,12 @@ fn inside(hook: &Hook, record: &Record, socket: &Path) -> Outcome<()> {
             let _ = client.order(Ask::Signal { container: record.id.clone(), target, signal: 9 });
             return Err(too_late(hook));
         }
-        match client.next_end(number)? {
-            None => {}
-            Some(ExitStatus::Exited(0)) => return Ok(()),
-            Some(ExitStatus::Exited(code)) => {
-                return Err(Failure::new(format!("exit status: {code}{}", told(output))));
-            }
-            Some(ExitStatus::Killed(signal)) => return Err(Failure::new(format!("signal: {signal}"))),
-        }
+        let Event::Ended(status) = client.next_event(number, None)? else { continue };
+        return match status {
+            ExitStatus::Exited(0) => Ok(()),
+            ExitStatus::Exited(code) => Err(Failure::new(format!("exit status: {code}{}", told(output)))),
+            ExitStatus::Killed(signal) => Err(Failure::new(format!("signal: {signal}"))),
+        };
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod launch;
 pub(crate) mod monitor;
 pub(crate) mod network;
 pub(crate) mod proc_view;
+pub(crate) mod scores;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
 pub(crate) mod view;

@@ -2,8 +2,9 @@
 
 use super::launch::Launched;
 use super::proc_view::ProcView;
+use crate::cgroup::Witness;
 use crate::error::{Doing, Outcome};
-use ::sentry::control::client::Client;
+use ::sentry::control::client::{Client, Event};
 use ::sentry::control::message::{Ask, SignalTarget};
 use ::sentry::control::{ControlResult, ExitStatus};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
@@ -79,8 +80,26 @@ pub(crate) struct Awaited {
     pid: Option<u32>,
     /// Number of the posted `Wait`.
     number: u64,
-    /// The container's file server: without it the container has no files, and ends.
-    gofer: Option<OwnedFd>,
+    /// The container's file server and the sandbox' network helper: without them it has no files, or no
+    /// network, and ends.
+    helpers: Vec<OwnedFd>,
+    /// Tells the host when the guest's memory ran out.
+    memory: Option<Memory>,
+}
+
+/// What a monitor does when its container's memory has run out.
+#[derive(Debug)]
+struct Memory {
+    witness: Witness,
+    /// Number of the posted `AwaitOom`.
+    number: u64,
+}
+
+impl Memory {
+    fn post(client: &mut Client, container: &str, witness: Witness, known: u64) -> ControlResult<Memory> {
+        let ask = Ask::AwaitOom { container: container.to_owned(), known };
+        Ok(Memory { witness, number: client.post(ask, &[])? })
+    }
 }
 
 impl Awaited {
@@ -88,13 +107,21 @@ impl Awaited {
     pub(crate) fn post(client: &mut Client, container: &str, pid: Option<u32>) -> ControlResult<Awaited> {
         let container = container.to_owned();
         let number = client.post(Ask::Wait { container: container.clone(), pid }, &[])?;
-        Ok(Awaited { container, pid, number, gofer: None })
+        Ok(Awaited { container, pid, number, helpers: Vec::new(), memory: None })
     }
 
-    /// The container's first process, with the file server that this process started for it.
-    pub(crate) fn post_init(client: &mut Client, container: &str, gofer: &Child) -> Outcome<Awaited> {
-        let gofer = gofer.pidfd.try_clone().doing(|| "the gofer")?;
-        Ok(Awaited { gofer: Some(gofer), ..Awaited::post(client, container, None)? })
+    /// The container's first process, with the helpers that this process started for it.
+    pub(crate) fn post_init(
+        launched: &mut Launched,
+        container: &str,
+        witness: Option<Witness>,
+    ) -> Outcome<Awaited> {
+        let helpers = [Some(&launched.gofer), launched.network.as_ref()];
+        let helpers = helpers.into_iter().flatten().map(|child| child.pidfd.try_clone());
+        let helpers = helpers.collect::<Result<_, _>>().doing(|| "helpers")?;
+        let client = &mut launched.client;
+        let memory = witness.map(|witness| Memory::post(client, container, witness, 0)).transpose()?;
+        Ok(Awaited { helpers, memory, ..Awaited::post(client, container, None)? })
     }
 
     /// Handles one signal that came.
@@ -103,14 +130,12 @@ impl Awaited {
         // Answers are dropped when they come; the end of the sandbox shows up as that of the connection.
         let _ = match came {
             Came::Ignored => Ok(0),
-            Came::Child => match &self.gofer {
-                Some(gofer) if has_ended(gofer) => {
-                    let kill = Signal::KILL.as_raw().unsigned_abs();
-                    let signal = u8::try_from(kill).unwrap_or_default();
-                    client.post(Ask::Signal { container, target: SignalTarget::All, signal }, &[])
-                }
-                _ => Ok(0),
-            },
+            Came::Child if self.helpers.iter().any(has_ended) => {
+                let kill = Signal::KILL.as_raw().unsigned_abs();
+                let signal = u8::try_from(kill).unwrap_or_default();
+                client.post(Ask::Signal { container, target: SignalTarget::All, signal }, &[])
+            }
+            Came::Child => Ok(0),
             Came::Window => client.post(Ask::Resized { container, pid: self.pid }, &[]),
             Came::Pass(signal) => {
                 let target = self.pid.map_or(SignalTarget::Init, SignalTarget::Process);
@@ -121,13 +146,21 @@ impl Awaited {
 
     /// Whether the end came while another answer was waited for: poll(2) will not tell.
     pub(crate) fn ended_already(&self, client: &Client) -> bool {
-        client.came_early(self.number)
+        client.came_early(self.number) || self.memory.as_ref().is_some_and(|m| client.came_early(m.number))
     }
 
     /// The end, once the client is readable: `None` when the answer was another.
-    pub(crate) fn ended(&self, client: &mut Client) -> Option<ExitStatus> {
-        match client.next_end(self.number) {
-            Ok(status) => status,
+    pub(crate) fn ended(&mut self, client: &mut Client) -> Option<ExitStatus> {
+        match client.next_event(self.number, self.memory.as_ref().map(|memory| memory.number)) {
+            Ok(Event::Ended(status)) => Some(status),
+            Ok(Event::OutOfMemory { times }) => {
+                if let Some(Memory { witness, .. }) = self.memory.take() {
+                    witness.testify();
+                    self.memory = Memory::post(client, &self.container, witness, times).ok();
+                }
+                None
+            }
+            Ok(Event::Other) => None,
             // The sandbox was killed.
             Err(_) => Some(ExitStatus::Killed(9)),
         }
@@ -135,14 +168,14 @@ impl Awaited {
 }
 
 /// Waits until the process has ended, passing signals on.
-pub(crate) fn wait(client: &mut Client, awaited: &Awaited, signals: &Signals) -> ExitStatus {
+pub(crate) fn wait(client: &mut Client, awaited: &mut Awaited, signals: &Signals) -> ExitStatus {
     wait_serving(client, awaited, signals, None)
 }
 
 /// The same, while others may look at the guest's /proc.
 pub(crate) fn wait_serving(
     client: &mut Client,
-    awaited: &Awaited,
+    awaited: &mut Awaited,
     signals: &Signals,
     mut view: Option<ProcView>,
 ) -> ExitStatus {

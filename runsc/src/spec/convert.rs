@@ -103,7 +103,13 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         specs.extend(mounts::convert(at, mount, &bundle.path, &mut exports, overlay)?);
     }
-    let (namespaces, net) = namespaces(&linux, &place)?;
+    let alone: &[LinuxNamespaceType] = match place {
+        pod::Place::Root if pod::has_no_sandbox(&annotations) => {
+            &[LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts]
+        }
+        _ => &[],
+    };
+    let (namespaces, net) = namespaces(&linux, &place, alone)?;
     refuse::check(spec)?;
     if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
         return Err(Failure::new("linux.uidMappings: user namespaces enabled, but no uid mappings found"));
@@ -209,7 +215,8 @@ fn root_export(bundle: &Bundle, path: &std::path::Path, only_read: bool) -> Outc
     Ok(Export { source, access, depth: Depth::Recursive, shared: false })
 }
 
-fn namespaces(linux: &Linux, place: &pod::Place) -> Outcome<(Namespaces, Net)> {
+/// `alone`: the namespaces that a pod without a sandbox container keeps by path.
+fn namespaces(linux: &Linux, place: &pod::Place, alone: &[LinuxNamespaceType]) -> Outcome<(Namespaces, Net)> {
     let member = matches!(place, pod::Place::Member(_));
     let absent = if member { NamespaceKind::Sandbox } else { NamespaceKind::Private };
     let mut result = Namespaces { pid: absent, net: absent, ipc: absent, uts: absent, user: false };
@@ -224,7 +231,7 @@ fn namespaces(linux: &Linux, place: &pod::Place) -> Outcome<(Namespaces, Net)> {
         let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = path {
             std::fs::metadata(path).doing(|| format!("linux.namespaces[{at}].path: {}", path.display()))?;
-            if !member && typ != LinuxNamespaceType::Network {
+            if !member && typ != LinuxNamespaceType::Network && !alone.contains(&typ) {
                 let message = format!(
                     "linux.namespaces[{at}]: joining the {typ} namespace {} is not supported: guests have a kernel of their own",
                     path.display()

@@ -21,8 +21,12 @@ pub(crate) fn find(store: &Store, annotations: &BTreeMap<String, String>, linux:
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let paths = || namespaces.iter().filter_map(|namespace| namespace.path().as_deref());
     match place(annotations) {
-        // A pod without a first container: nothing is shared.
-        Place::Member(id) if store.peek(&id).is_err() && paths().next().is_none() => return Ok(Place::Root),
+        // A pod without a first container: nothing is shared but what the bundle has paths for.
+        Place::Member(id)
+            if store.peek(&id).is_err() && (paths().next().is_none() || has_no_sandbox(annotations)) =>
+        {
+            return Ok(Place::Root);
+        }
         Place::Root => {}
         member => return Ok(member),
     }
@@ -49,6 +53,14 @@ const KINDS: [(&str, &str); 2] = [
     ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
     ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
 ];
+
+/// Whether this may be a container of a pod that has no container to keep its namespaces: CRI-O makes none
+/// (`drop_infra_ctr`) where nothing but a pid namespace would need one. Each of its containers has a sandbox of its
+/// own then: none may take the others along when it ends. They meet in the pod's network namespace and volumes.
+pub(crate) fn has_no_sandbox(annotations: &BTreeMap<String, String>) -> bool {
+    let [_, (kind, _)] = KINDS;
+    annotations.get(kind).is_some_and(|kind| kind == "container")
+}
 
 /// Whether they name the sandbox of a pod.
 pub(crate) fn is_sandbox(annotations: &BTreeMap<String, String>) -> bool {

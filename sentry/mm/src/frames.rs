@@ -13,6 +13,7 @@
 //! storing when handed out) or given back to the host with a hole punch, in batches and outside the lock.
 //! Rank: `Frames`.
 
+use crate::account::Account;
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
 use platform::memory::{HUGE_PAGE, HugePages, MemoryFile};
@@ -63,6 +64,10 @@ pub struct Frames {
 pub trait Gate: Send + Sync + std::fmt::Debug {
     /// Counts `bytes` for the calling thread; `ENOMEM` when it must not have them.
     fn charge(&self, bytes: u64) -> SysResult<()>;
+    /// Who pays for files and buffers of the calling thread.
+    fn payer(&self) -> Option<Arc<Account>> {
+        None
+    }
 }
 
 /// The answer of [`State::take`].
@@ -127,6 +132,23 @@ impl Frames {
     }
     fn charge(&self, bytes: u64) -> SysResult<()> {
         self.gate.get().map_or(Ok(()), |gate| gate.charge(bytes))
+    }
+    pub(crate) fn payer(&self) -> Option<Arc<Account>> {
+        self.gate.get().and_then(|gate| gate.payer())
+    }
+    /// Bytes of these ranges that the host keeps, each counted once however often it is named.
+    #[must_use]
+    pub fn resident_in(&self, mut ranges: Vec<FrameRange>) -> u64 {
+        ranges.sort_unstable_by_key(|range| range.offset);
+        let (mut sum, mut start, mut end) = (0_u64, 0_u64, 0_u64);
+        for range in ranges {
+            if range.offset > end {
+                sum = sum.saturating_add(self.memory.resident(start, end - start));
+                (start, end) = (range.offset, range.offset);
+            }
+            end = end.max(range.offset.saturating_add(range.len));
+        }
+        sum.saturating_add(self.memory.resident(start, end - start))
     }
     /// The file.
     #[must_use]

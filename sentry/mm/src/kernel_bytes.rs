@@ -4,6 +4,7 @@
 //! The counter and the gate belong to the process, which is one kernel: a buffer knows neither task nor
 //! allocator.
 
+use crate::account::Share;
 use crate::frames::Gate;
 use abi::SysResult;
 use std::sync::OnceLock;
@@ -28,13 +29,14 @@ pub fn set_gate(gate: Box<dyn Gate>) {
 #[derive(Debug, Default)]
 pub struct KernelCharge {
     bytes: u64,
+    share: Share,
 }
 
 impl KernelCharge {
     /// Nothing.
     #[must_use]
     pub const fn none() -> KernelCharge {
-        KernelCharge { bytes: 0 }
+        KernelCharge { bytes: 0, share: Share::none() }
     }
     /// The buffer is about to have `bytes`. `ENOMEM` when the calling thread's group must not have more.
     pub fn resize(&mut self, bytes: u64) -> SysResult<()> {
@@ -53,6 +55,7 @@ impl KernelCharge {
             USED.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
         self.bytes = bytes;
+        self.share.set(bytes, || GATE.get().and_then(|gate| gate.payer()));
     }
 }
 

@@ -4,6 +4,7 @@
 //! mapping of a donated host file. Ranks: `MmLayout` > `MmPages` > `FileData` > `Frames`.
 #![forbid(unsafe_code)]
 
+mod account;
 mod advise;
 mod copy;
 mod fault;
@@ -24,6 +25,7 @@ mod segs;
 mod user_io;
 mod vma;
 
+pub use account::Account;
 pub use advise::{Advice, LockScope};
 pub use fault::FaultSignal;
 pub use frames::{FrameRange, Frames, Gate};

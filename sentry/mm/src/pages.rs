@@ -5,6 +5,7 @@
 //! guards the index and is never held while guest memory is touched or mappers are told: bytes are copied
 //! under a pin on the frames instead.
 
+use crate::account::Entered;
 use crate::frames::{FrameRange, Frames};
 use crate::io::{GuestSink, GuestSource};
 use crate::mappable::{Invalidate, MapUse, Mappable, MappableId, Translation};
@@ -115,6 +116,8 @@ pub struct FilePages {
     name: Option<Vec<u8>>,
     writing: Ranked<order::FileWrite, ()>,
     data: Ranked<order::FileData, Data>,
+    me: Weak<FilePages>,
+    entered: Entered,
 }
 
 impl std::fmt::Debug for FilePages {
@@ -223,14 +226,24 @@ impl FilePages {
         quota: Option<Arc<PageQuota>>,
         name: Option<Vec<u8>>,
     ) -> Arc<FilePages> {
-        Arc::new(FilePages {
+        Arc::new_cyclic(|me| FilePages {
             id,
             frames: Arc::clone(frames),
             quota,
             name,
             writing: Ranked::default(),
             data: Ranked::default(),
+            me: Weak::clone(me),
+            entered: Entered::default(),
         })
+    }
+    /// Bytes that the host keeps.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let data = self.data.lock();
+        let memory = self.frames.memory();
+        let extents = data.extents.values().map(|extent| memory.resident(extent.frame, extent.len));
+        extents.fold(0, u64::saturating_add)
     }
     /// Size in bytes (`st_size`).
     #[must_use]
@@ -370,6 +383,7 @@ impl FilePages {
                     quota.uncharge(bytes - range.len);
                 }
                 data.insert(first, range);
+                self.entered.once(&self.me, || self.frames.payer());
                 Ok(())
             }
             Err(_) => {

@@ -150,6 +150,15 @@ impl MemoryManager {
         });
         sizes.sum()
     }
+    /// Adds the private pages, as ranges of the memory file: what is shared after a fork is in several lists.
+    pub fn private_frames(&self, out: &mut Vec<crate::FrameRange>) {
+        let pages = self.pages.read();
+        let all = AddrRange::new(0, u64::MAX).unwrap_or_default();
+        out.extend(pages.overlapping(all).filter_map(|seg| match seg.home {
+            Home::Frames(offset) => Some(crate::FrameRange { offset, len: seg.range.len() }),
+            _ => None,
+        }));
+    }
     /// What all areas use.
     #[must_use]
     pub fn total_usage(&self) -> Usage {

@@ -7,6 +7,7 @@
 //! faster than killed processes go fails with `ENOMEM`, and waits where that would be a fault ([`relieve`]).
 
 use super::{Cgroup, NO_LIMIT};
+use crate::control::OomNotice;
 use crate::kernel::Kernel;
 use crate::process::{Process, WaitStatus};
 use crate::signal::send;
@@ -16,6 +17,7 @@ use abi::signal::Signal;
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::Ranked;
 use lock::order::Leaf;
+use mm::{Account, MemoryManager};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -45,6 +47,23 @@ pub(super) struct Memory {
     pub(super) own: Counts,
     /// Of this group and those below it.
     pub(super) all: Counts,
+    pub(super) watch: Watch,
+    /// Files in memory and buffers of this group.
+    pub(super) account: Arc<Account>,
+}
+
+/// Who wants to know when the memory of a container has run out. Lock: `Leaf`.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// How often it did.
+    times: AtomicU64,
+    notices: Ranked<Leaf, Vec<OomNotice>>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watch({})", self.times.load(Ordering::Relaxed))
+    }
 }
 
 /// Lines of memory.events.
@@ -85,6 +104,8 @@ impl Memory {
             charged: AtomicU64::new(0),
             own: Counts::default(),
             all: Counts::default(),
+            watch: Watch::default(),
+            account: Arc::default(),
         }
     }
     fn bound(&self) -> u64 {
@@ -109,7 +130,7 @@ impl Bounds {
         roots.retain(|known| known.strong_count() > 0);
         roots.push(Arc::downgrade(root));
     }
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.roots.lock().iter().filter(|root| root.strong_count() > 0).count() <= 1
     }
 }
@@ -143,6 +164,11 @@ impl mm::Gate for Gate {
         }
         Ok(())
     }
+    fn payer(&self) -> Option<Arc<Account>> {
+        let task = run::current()?;
+        let group = task.process.cgroup.lock().clone();
+        group.map(|group| Arc::clone(&group.memory.account))
+    }
 }
 
 /// Whether the grace is used up: by what was charged, and by what the whole sandbox really has.
@@ -162,23 +188,21 @@ pub(super) fn bound(kernel: &Kernel) {
     mm::kernel_bytes::set_gate(Box::new(Gate));
 }
 
-/// Anonymous and shared memory of the processes, each address space counted once.
+/// The address spaces of the processes, each once.
+fn distinct(processes: &[Arc<Process>]) -> Vec<Arc<MemoryManager>> {
+    let of =
+        |process: &Arc<Process>| process.threads().iter().find_map(|task| task.published.lock().mm.clone());
+    let mut found: Vec<_> = processes.iter().filter_map(of).collect();
+    found.sort_unstable_by_key(|mm| mm.id());
+    found.dedup_by_key(|mm| mm.id());
+    found
+}
+
+/// Anonymous and shared memory of the processes.
 fn spaces(processes: &[Arc<Process>]) -> (u64, u64) {
-    let mut seen = Vec::new();
-    let (mut anonymous, mut shared) = (0_u64, 0_u64);
-    for process in processes {
-        let Some(mm) = process.threads().iter().find_map(|task| task.published.lock().mm.clone()) else {
-            continue;
-        };
-        if seen.contains(&mm.id()) {
-            continue;
-        }
-        seen.push(mm.id());
-        let usage = mm.total_usage();
-        anonymous = anonymous.saturating_add(usage.anonymous);
-        shared = shared.saturating_add(usage.shmem);
-    }
-    (anonymous, shared)
+    let usages: Vec<_> = distinct(processes).iter().map(|mm| mm.total_usage()).collect();
+    let sum = |of: fn(&mm::Usage) -> u64| usages.iter().map(of).fold(0, u64::saturating_add);
+    (sum(|usage| usage.anonymous), sum(|usage| usage.shmem))
 }
 
 impl Cgroup {
@@ -192,9 +216,19 @@ impl Cgroup {
         }
         found
     }
-    /// Anonymous and shared bytes.
+    /// Bytes of private pages, and of files and buffers.
     pub(super) fn parts(&self, kernel: &Kernel) -> (u64, u64) {
-        spaces(&self.processes(kernel))
+        let mut frames = Vec::new();
+        for mm in distinct(&self.processes(kernel)) {
+            mm.private_frames(&mut frames);
+        }
+        (kernel.frames.resident_in(frames), self.paid_for())
+    }
+    /// Bytes of files and buffers of this group and those below it.
+    fn paid_for(&self) -> u64 {
+        let children: Vec<_> = self.children.lock().values().cloned().collect();
+        let below = children.iter().map(|child| child.paid_for()).fold(0, u64::saturating_add);
+        self.memory.account.used().saturating_add(below)
     }
     /// Bytes in use. For the only container of a sandbox that is all there is, files in memory included.
     pub(super) fn usage(&self, kernel: &Kernel) -> u64 {
@@ -250,6 +284,28 @@ impl Cgroup {
             at = group.parent();
         }
     }
+    /// Calls `notice` once the limit of this container has cost a process more often than `known` times.
+    pub fn await_oom(&self, known: u64, notice: OomNotice) {
+        let watch = &self.memory.watch;
+        let mut notices = watch.notices.lock();
+        let times = watch.times.load(Ordering::Relaxed);
+        if times > known {
+            drop(notices);
+            notice(times);
+        } else {
+            notices.push(notice);
+        }
+    }
+    /// The limit of this group is about to cost a process.
+    fn announce(&self) {
+        let watch = &self.memory.watch;
+        let (times, notices) = {
+            let mut notices = watch.notices.lock();
+            let times = watch.times.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            (times, std::mem::take(&mut *notices))
+        };
+        notices.into_iter().for_each(|notice| notice(times));
+    }
     /// Compares usage and limit, and kills what it takes. Returns whether `memory.high` is passed.
     fn look(&self, kernel: &Arc<Kernel>) -> bool {
         let mut usage = self.usage(kernel);
@@ -282,10 +338,15 @@ impl Cgroup {
         }
         self.tally(|counts| &counts.oom);
         let total = self.memory_limit().unwrap_or(kernel.machine.memory);
+        let mut announced = false;
         while left > 0 {
             let best =
                 living.iter().enumerate().filter_map(|(at, process)| Some((at, badness(process, total)?)));
             let Some((at, _)) = best.max_by_key(|(_, points)| *points) else { break };
+            if !std::mem::replace(&mut announced, true) {
+                // Before the kill: whoever is told of an end knows why by then.
+                self.announce();
+            }
             let victim = living.swap_remove(at);
             let (anonymous, _) = spaces(std::slice::from_ref(&victim));
             let group = victim.cgroup.lock().clone();

@@ -83,7 +83,8 @@ impl Cgroup {
         let root = Cgroup::build(Vec::new(), None, *limits);
         kernel.bounds.add(&root);
         root.moves_in(kernel, doors);
-        if limits.memory_max.is_some() {
+        // Of several containers each pays for its own, should it be bounded later.
+        if limits.memory_max.is_some() || !kernel.bounds.is_alone() {
             memory::bound(kernel);
         }
         root
@@ -278,6 +279,7 @@ impl Cgroup {
         }
         child.dead.store(true, Ordering::Relaxed);
         let gone = self.children.lock().remove(name);
+        child.memory.account.bequeath(&self.memory.account);
         drop(gone);
         Ok(())
     }

@@ -15,8 +15,8 @@ use crate::control::spec::{
     BootConfig, ContainerSpec, IdMapping, Limits, NamespaceKind, Namespaces, ProcessSpec,
 };
 use crate::control::{
-    ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, ProcessInfo,
-    SandboxControl, SignalTarget, Stats,
+    ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, OomNotice,
+    ProcessInfo, SandboxControl, SignalTarget, Stats,
 };
 use crate::kernel::{Kernel, Machine};
 use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
@@ -363,6 +363,12 @@ impl SandboxControl for Sandbox {
             },
         })?;
         when_ended(&process, notice);
+        Ok(())
+    }
+
+    fn await_oom(&self, id: &str, known: u64, notice: OomNotice) -> ControlResult<()> {
+        let cgroup = self.with(id, |container| Ok(Arc::clone(&container.cgroup)))?;
+        cgroup.await_oom(known, notice);
         Ok(())
     }
 

@@ -4,6 +4,20 @@ use super::message::{Answer, Ask, ControlError, ErrorKind, Reply, Request, recei
 use super::{ControlResult, ExitStatus};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// What a monitor is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Its process has ended.
+    Ended(ExitStatus),
+    /// The memory limit of its container has cost a process.
+    OutOfMemory {
+        /// How often by now.
+        times: u64,
+    },
+    /// The answer to something else.
+    Other,
+}
+
 /// One connection to a sandbox.
 #[derive(Debug)]
 pub struct Client {
@@ -88,19 +102,23 @@ impl Client {
         self.early.iter().any(|reply| reply.number == number)
     }
 
-    /// Takes one message, which must be there. The status if it answers the posted `Wait` of that number;
-    /// answers to anything else are dropped.
-    pub fn next_end(&mut self, number: u64) -> ControlResult<Option<ExitStatus>> {
-        let reply = match self.early.iter().position(|reply| reply.number == number) {
-            Some(at) => self.early.swap_remove(at),
+    /// Takes one message, which must be there: what it says of the posted `Wait` of number `end` and the posted
+    /// `AwaitOom` of number `oom`. Answers to anything else are dropped.
+    pub fn next_event(&mut self, end: u64, oom: Option<u64>) -> ControlResult<Event> {
+        let known = |reply: &Reply| reply.number == end || Some(reply.number) == oom;
+        let reply = match self.early.iter().position(known) {
+            Some(at) => self.early.remove(at),
             None => self.take()?,
         };
-        if reply.number != number {
-            return Ok(None);
+        if !known(&reply) {
+            return Ok(Event::Other);
         }
-        match open(reply.body)? {
-            Answer::Ended { status } => Ok(Some(status)),
-            other => Err(unexpected(&other)),
+        match reply.body {
+            Answer::Ended { status } if reply.number == end => Ok(Event::Ended(status)),
+            Answer::OutOfMemory { times } => Ok(Event::OutOfMemory { times }),
+            // Whoever cannot be told of memory is told of the end.
+            _ if reply.number != end => Ok(Event::Other),
+            other => Err(open(other).map_or_else(|error| error, |answer| unexpected(&answer))),
         }
     }
 

@@ -71,6 +71,13 @@ pub enum Ask {
         /// An exec'ed process, or the first.
         pid: Option<u32>,
     },
+    /// Answer when its memory limit has cost a process more often than that.
+    AwaitOom {
+        /// Container id.
+        container: String,
+        /// How often it is known to have.
+        known: u64,
+    },
     /// Where does it stand?
     Status {
         /// Container id.
@@ -153,6 +160,11 @@ pub enum Answer {
     Ended {
         /// How.
         status: ExitStatus,
+    },
+    /// Its memory ran out.
+    OutOfMemory {
+        /// How often by now.
+        times: u64,
     },
     /// Where a container stands.
     Status {

@@ -23,6 +23,9 @@ pub type ControlResult<T> = Result<T, ControlError>;
 /// Runs once, on any thread, when the awaited process has ended. Must not block.
 pub type ExitNotice = Box<dyn FnOnce(ExitStatus) + Send>;
 
+/// Runs once, on any thread, with how often the memory of a container has run out so far. Must not block.
+pub type OomNotice = Box<dyn FnOnce(u64) + Send>;
+
 /// The descriptors that come with a container or a process.
 #[derive(Debug, Default)]
 pub struct Donated {
@@ -55,6 +58,9 @@ pub trait SandboxControl: Send + Sync {
     /// Calls `notice` when the container's first process (`pid` of `None`) or an exec'ed one has ended,
     /// at once if it has already.
     fn wait(&self, container: &str, pid: Option<u32>, notice: ExitNotice) -> ControlResult<()>;
+
+    /// Calls `notice` when the container's memory limit has cost a process more often than `known` times.
+    fn await_oom(&self, container: &str, known: u64, notice: OomNotice) -> ControlResult<()>;
 
     /// Where the container stands.
     fn status(&self, container: &str) -> ControlResult<ContainerStatus>;

@@ -153,6 +153,14 @@ fn handle(
         }
         return;
     }
+    if let Ask::AwaitOom { container, known } = request.body {
+        let sender = Arc::clone(&connection.sender);
+        let notice = Box::new(move |times| sender.reply(number, Answer::OutOfMemory { times }));
+        if let Err(error) = control.await_oom(&container, known, notice) {
+            connection.sender.reply(number, Answer::Failed { error });
+        }
+        return;
+    }
     let answer = carry_out(control, connection, request.body, fds);
     connection.sender.reply(number, answer.unwrap_or_else(|error| Answer::Failed { error }));
 }
@@ -197,7 +205,9 @@ fn carry_out(
         Ask::Update { container, limits } => control.update(&container, limits)?,
         Ask::Delete { container } => control.delete(&container)?,
         Ask::Trace { to } => control.trace(to)?,
-        Ask::Wait { .. } => return Err(ControlError::new(ErrorKind::Invalid, "wait is answered elsewhere")),
+        Ask::Wait { .. } | Ask::AwaitOom { .. } => {
+            return Err(ControlError::new(ErrorKind::Invalid, "wait is answered elsewhere"));
+        }
     }
     Ok(Answer::Done)
 }

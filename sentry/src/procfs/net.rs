@@ -89,12 +89,33 @@ static TABLES: [(&str, Table); 30] = [
 
 struct Tables(Subject);
 
+/// Tables of sockets: this sandbox' own, as its kernel numbers them, and those that others have in the namespace.
+const OF_SOCKETS: [&str; 4] = ["tcp", "tcp6", "udp", "udp6"];
+
+/// `own` and the rows of the host's table whose addresses are not among them: a socket of ours is in both.
+fn with_others(mut own: Vec<u8>, host: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&own).into_owned();
+    let ends = |row: &str| {
+        let mut words = row.split_ascii_whitespace().skip(1);
+        Some((words.next()?.to_owned(), words.next()?.to_owned()))
+    };
+    let known: Vec<_> = text.lines().skip(1).filter_map(ends).collect();
+    for row in String::from_utf8_lossy(host).lines().skip(1) {
+        if ends(row).is_some_and(|ends| !known.contains(&ends)) {
+            own.extend_from_slice(row.as_bytes());
+            own.push(b'\n');
+        }
+    }
+    own
+}
+
 impl Directory for Tables {
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
         let (known, table) =
             TABLES.iter().find(|(known, _)| known.as_bytes() == name).ok_or(Errno::ENOENT)?;
         let (subject, name, table) = (self.0.clone(), *known, *table);
         Ok(Node::text(0o444, move |by| match ns(&subject)?.host().map(|host| host.text(name)) {
+            Some(Ok(text)) if OF_SOCKETS.contains(&name) => Ok(with_others(table(&subject, by)?, &text)),
             Some(Ok(text)) => Ok(text),
             _ => table(&subject, by),
         }))
@@ -299,6 +320,14 @@ fn protocols() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_that_is_in_both_tables_shows_once() {
+        let own = b"  sl  local\n   0: 0100007F:1F90 00000000:0000 0A 7\n".to_vec();
+        let host = b"  sl  local\n   0: 0100007F:1F90 00000000:0000 0A 99\n   1: 00000000:0016 00000000:0000 0A 98\n";
+        let told = String::from_utf8(with_others(own, host)).unwrap();
+        assert!(told.contains(" 7\n") && told.contains(":0016") && !told.contains(" 99\n"), "{told}");
+    }
 
     #[test]
     fn headers_as_linux_writes_them() {

@@ -14,6 +14,16 @@ pub mod namespace_mode {
     pub const NODE: i32 = 2;
 }
 
+/// `SecurityProfile.ProfileType`.
+pub mod seccomp_profile {
+    /// The runtime service's own.
+    pub const RUNTIME_DEFAULT: i32 = 0;
+    /// None.
+    pub const UNCONFINED: i32 = 1;
+    /// A file of the node.
+    pub const LOCALHOST: i32 = 2;
+}
+
 /// `ContainerState`.
 pub mod container_state {
     /// Made.
@@ -85,6 +95,7 @@ messages! {
     /// `LinuxSandboxSecurityContext`.
     SandboxSecurity {
         #[prost(message, optional, tag = 1)] namespace_options: Option<NamespaceOption>,
+        #[prost(bool, tag = 6)] privileged: bool,
         #[prost(message, optional, tag = 9)] seccomp: Option<SecurityProfile>,
     }
     /// `LinuxPodSandboxConfig`.
@@ -172,6 +183,12 @@ messages! {
         #[prost(bool, tag = 3)] readonly: bool,
         #[prost(int32, tag = 5)] propagation: i32,
     }
+    /// `Device`.
+    Device {
+        #[prost(string, tag = 1)] container_path: String,
+        #[prost(string, tag = 2)] host_path: String,
+        #[prost(string, tag = 3)] permissions: String,
+    }
     /// `Capability`.
     Capability {
         #[prost(string, repeated, tag = 1)] add_capabilities: Vec<String>,
@@ -217,6 +234,7 @@ messages! {
         #[prost(string, tag = 5)] working_dir: String,
         #[prost(message, repeated, tag = 6)] envs: Vec<KeyValue>,
         #[prost(message, repeated, tag = 7)] mounts: Vec<Mount>,
+        #[prost(message, repeated, tag = 8)] devices: Vec<Device>,
         #[prost(string, tag = 11)] log_path: String,
         #[prost(bool, tag = 12)] stdin: bool,
         #[prost(bool, tag = 13)] stdin_once: bool,

@@ -145,6 +145,10 @@ impl Cri {
         let answer: ContainerStatusResponse = self.call("ContainerStatus", question)?;
         Ok(answer.status.unwrap_or_default())
     }
+    /// `ReopenContainerLog`.
+    pub fn reopen_log(&self, id: &str) -> Answer<Empty> {
+        self.call("ReopenContainerLog", ById { id: id.to_owned() })
+    }
     /// `ExecSync`.
     pub fn exec_sync(&self, id: &str, cmd: &[&str], timeout_s: i64) -> Answer<ExecSyncResponse> {
         let cmd = cmd.iter().map(|&word| word.to_owned()).collect();

@@ -22,6 +22,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Daemon {
     dir: PathBuf,
     name: String,
+    number: u32,
     process: Option<Child>,
 }
 
@@ -33,7 +34,7 @@ impl Daemon {
         let name = format!("gvr{:x}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(format!("gvisor-rs-{name}"));
         fs::create_dir_all(dir.join("images")).expect("a temporary folder");
-        let mut daemon = Daemon { dir, name, process: None };
+        let mut daemon = Daemon { dir, name, number, process: None };
         daemon.write_network();
         daemon.write_config();
         daemon.launch();
@@ -75,7 +76,7 @@ impl Daemon {
 
     /// First three numbers of the pods' addresses.
     fn subnet(&self) -> String {
-        let number = std::process::id().wrapping_mul(7).wrapping_add(u32::from(self.name.ends_with('1')));
+        let number = std::process::id().wrapping_mul(16).wrapping_add(self.number);
         format!("10.{}.{}", 128 + number / 256 % 64, number % 256)
     }
 

@@ -3,6 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -22,6 +23,8 @@ pub struct Left {
     pub states: Vec<PathBuf>,
     /// Interfaces on the bridge.
     pub links: Vec<String>,
+    /// Rules of netfilter's nat table that carry the network's name.
+    pub rules: Vec<String>,
 }
 
 impl Left {
@@ -41,6 +44,7 @@ pub fn find(dir: &Path, name: &str) -> Left {
         cgroups: cgroups(name),
         states: states(dir),
         links: links(name),
+        rules: rules(name),
     }
 }
 
@@ -112,6 +116,46 @@ fn links(bridge: &str) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// As iptables-save(8) writes them.
+fn rules(network: &str) -> Vec<String> {
+    let saved = Command::new("iptables-save").args(["-t", "nat"]).stderr(Stdio::null()).output();
+    let text = saved.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    // The plugins comment every rule with `name: "NETWORK" id: "CONTAINER"`.
+    let needle = format!("\\\"{network}\\\"");
+    text.lines().filter(|line| line.starts_with("-A ") && line.contains(&needle)).map(str::to_owned).collect()
+}
+
+/// Removes rules, and the chains that they led to.
+fn remove_rules(rules: &[String]) {
+    if rules.is_empty() {
+        return;
+    }
+    let mut script = String::from("*nat\n");
+    for rule in rules {
+        script.push_str(&rule.replacen("-A ", "-D ", 1));
+        script.push('\n');
+    }
+    let target = |rule: &String| {
+        let chain = rule.split(" -j ").nth(1)?.split(' ').next()?.to_owned();
+        (chain.starts_with("CNI-") && !chain.starts_with("CNI-HOSTPORT")).then_some(chain)
+    };
+    let mut chains: Vec<String> = rules.iter().filter_map(target).collect();
+    chains.sort();
+    chains.dedup();
+    for verb in ["-F", "-X"] {
+        chains.iter().for_each(|chain| script.push_str(&format!("{verb} {chain}\n")));
+    }
+    script.push_str("COMMIT\n");
+    let restore =
+        Command::new("iptables-restore").args(["--noflush", "--wait"]).stdin(Stdio::piped()).spawn();
+    if let Ok(mut restore) = restore {
+        if let Some(mut input) = restore.stdin.take() {
+            let _ = input.write_all(script.as_bytes());
+        }
+        let _ = restore.wait();
+    }
+}
+
 /// Ends and removes whatever a failed test left.
 pub fn sweep(dir: &Path, name: &str) {
     for (pid, _) in processes(dir) {
@@ -133,5 +177,6 @@ pub fn sweep(dir: &Path, name: &str) {
         left.iter().for_each(|path| drop(fs::remove_dir(path)));
         left.is_empty().then_some(())
     });
+    remove_rules(&rules(name));
     let _ = Command::new("ip").args(["link", "delete", name]).stderr(Stdio::null()).status();
 }

@@ -78,6 +78,7 @@ fn whatever_is_killed() {
         ("runsc-monitor", true, false),
         ("runsc-gofer", false, true),
         ("runsc-gofer", true, false),
+        ("runsc-net", false, true),
     ];
     for (number, (victim, last, all)) in cases.into_iter().enumerate() {
         let pod = Pod::run(&cri, pod::config(&daemon, &format!("killed{number}")), OURS);
@@ -107,6 +108,81 @@ fn whatever_is_killed() {
         pod.remove();
         daemon.expect_nothing_left();
     }
+}
+
+/// Numbers that look like chance (Knuth's MMIX generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % limit.max(1)
+    }
+}
+
+/// The life of a pod, as far as it gets.
+fn a_life(cri: &containerd_tests::client::Cri, config: &containerd_tests::api::SandboxConfig) {
+    fs::create_dir_all(&config.log_directory).expect("a folder for logs");
+    let Ok(pod) = cri.run_pod(config, OURS) else { return };
+    let script = ["/bin/sh", "-c", "echo up; (while :; do sleep 0.01; done) & seq 1 1000; sleep 1000"];
+    for name in ["first", "second"] {
+        let Ok(id) = cri.create(&pod, &container(name, &script), config) else { return };
+        if cri.start(&id).is_err() {
+            return;
+        }
+        for _ in 0..3 {
+            let _ = cri.exec_sync(&id, &["/bin/sh", "-c", "ls /bin/busybox | cat"], 5);
+        }
+        if name == "first" {
+            let _ = cri.stop(&id, 0);
+        }
+    }
+}
+
+/// One random process is killed at a random moment of a pod's life, again and again: what is left can always be
+/// removed. `GVISOR_RS_KILLS` asks for more of them.
+#[test]
+fn random_kills() {
+    let kills: usize = std::env::var("GVISOR_RS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let seed = std::env::var("GVISOR_RS_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("GVISOR_RS_SEED={seed}");
+    let mut dice = Dice(seed);
+    let daemon = Daemon::start();
+    for number in 0..kills {
+        let delay = Duration::from_millis(u64::try_from(dice.below(2500)).expect("milliseconds"));
+        let choice = dice.below(1 << 30);
+        let victim = std::thread::scope(|scope| {
+            let killer = scope.spawn(|| {
+                std::thread::sleep(delay);
+                let there = leftovers::find(daemon.dir(), daemon.name()).processes;
+                let (pid, line) = there.get(choice % there.len().max(1))?;
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let _ = kill_process(Pid::from_raw(*pid)?, Signal::KILL);
+                Some(format!("{pid} {} {line}", name.trim()))
+            });
+            a_life(&daemon.cri(), &pod::config(&daemon, &format!("kill{number}")));
+            killer.join().expect("the killer")
+        });
+        let cri = daemon.cri();
+        let begun = Instant::now();
+        let gone = || {
+            for pod in cri.pods().ok()?.items {
+                let _ = cri.stop_pod(&pod.id);
+                let _ = cri.remove_pod(&pod.id);
+            }
+            cri.pods().ok()?.items.is_empty().then_some(())
+        };
+        let removed = eventually(Duration::from_secs(15), gone);
+        assert!(removed.is_some(), "kill {number} of {victim:?} after {delay:?}: the pod stays");
+        if begun.elapsed() > Duration::from_secs(5) {
+            eprintln!("kill {number} of {victim:?} after {delay:?}: removed in {:?}", begun.elapsed());
+        }
+        let left = || leftovers::find(daemon.dir(), daemon.name()).processes;
+        let quiet = eventually(Duration::from_secs(5), || left().is_empty().then_some(()));
+        assert!(quiet.is_some(), "kill {number} of {victim:?} after {delay:?}: left {:#?}", left());
+    }
+    daemon.expect_nothing_left();
 }
 
 #[test]

@@ -120,15 +120,17 @@ fn streams() {
         ("<typed>\n", "bad\n")
     );
     assert_eq!(status.pointer("/details/causes/0/message"), Some(&serde_json::json!("3")), "{status}");
-    let url = cri.exec(ask("seq 1 100000; tty; read a; stty size; exit 0", true)).expect("Exec");
+    let url = cri
+        .exec(ask(
+            "seq 1 100000; tty; until [ \"$(stty size)\" = '37 91' ]; do sleep 0.05; done; echo resized",
+            true,
+        ))
+        .expect("Exec");
     let mut exec = Stream::open(&url);
     exec.expect(stream::STDOUT, "/dev/pts/");
     assert!(exec.text(stream::STDOUT).contains("99999\r\n100000\r\n"), "lines are missing");
     exec.send(stream::RESIZE, br#"{"Width":91,"Height":37}"#);
-    // The size travels beside the data: it is there once the next line is read.
-    std::thread::sleep(Duration::from_millis(300));
-    exec.send(stream::STDIN, b"\n");
-    exec.expect(stream::STDOUT, "37 91");
+    exec.expect(stream::STDOUT, "resized");
     assert_eq!(exec.finish().get("status"), Some(&serde_json::json!("Success")));
     let attach =
         AttachRequest { container_id: echo.clone(), stdin: true, tty: false, stdout: true, stderr: true };

@@ -14,7 +14,7 @@ pub const MAX_REPLY: usize = 16 * 1024 * 1024;
 pub const REPLY_HEADER: usize = 3;
 
 /// Files of /proc/net that the helper reads out, by number.
-pub const TEXTS: [&str; 16] = [
+pub const TEXTS: [&str; 20] = [
     "anycast6",
     "arp",
     "dev",
@@ -31,6 +31,10 @@ pub const TEXTS: [&str; 16] = [
     "rt6_stats",
     "snmp",
     "snmp6",
+    "tcp",
+    "tcp6",
+    "udp",
+    "udp6",
 ];
 
 /// What the helper is asked for.
