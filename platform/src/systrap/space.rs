@@ -33,9 +33,12 @@ use std::sync::{Arc, OnceLock, Weak};
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
 const MAP_FIXED: u64 = 0x10;
-const MAP_ANONYMOUS: u64 = 0x20;
+const MADV_DONTNEED: u64 = 4;
 const MADV_POPULATE_READ: u64 = 22;
 const MAP_NORESERVE: u64 = 0x4000;
+
+/// Most entries of a list that one operation takes: mapping, prefaulting; or receiving, mapping, closing.
+const ENTRIES_OF_AN_OP: usize = 3;
 
 /// Parked threads that a stub keeps for re-use.
 const IDLE_THREADS: usize = 3;
@@ -83,8 +86,8 @@ impl Stub {
     /// Removes all of the guest's mappings and what it may have left behind.
     fn wipe(&self) -> SysResult<()> {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
-        let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
-        let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
+        let scratch = Call::new(libc::SYS_madvise, [SCRATCH, PAGE_SIZE, MADV_DONTNEED, 0, 0, 0]);
+        let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), scratch];
         self.helper.lock().map(&calls, &[])
     }
 
@@ -112,6 +115,8 @@ pub(super) struct Space {
     patched: AtomicBool,
     text: OnceLock<Weak<dyn TextSource>>,
     inner: Arc<Inner>,
+    /// Calls that the next list begins with, or the first thread.
+    prelude: Ranked<order::Leaf, Vec<Call>>,
 }
 
 impl Space {
@@ -123,10 +128,10 @@ impl Space {
             None => Stub::clone_from(inner, &inner.template.lock().helper)?,
         };
         let sites = HEIR.take().unwrap_or_default();
-        if let Some(family) = &sites.family {
-            stub.helper.lock().map(&map_family(family), &[])?;
-        }
-        Ok(Space::of(inner, stub, sites))
+        let prelude = sites.family.as_ref().map(|family| map_family(family).to_vec()).unwrap_or_default();
+        let space = Space::of(inner, stub, sites);
+        *space.prelude.lock() = prelude;
+        Ok(space)
     }
 
     fn of(inner: &Arc<Inner>, stub: Stub, sites: Sites) -> Arc<Space> {
@@ -137,6 +142,7 @@ impl Space {
             sites: Ranked::new(sites),
             text: OnceLock::new(),
             inner: Arc::clone(inner),
+            prelude: Ranked::default(),
         });
         inner.spaces.lock().insert(space.pid(), Arc::downgrade(&space));
         space
@@ -299,36 +305,49 @@ impl Space {
         Ok(Idle { area, listener, notification: first.id, thread: first.pid.cast_signed() })
     }
 
+    /// Makes the calls that were left for the first list.
+    pub(super) fn settle(&self) -> SysResult<()> {
+        let mut helper = self.stub()?.helper.lock();
+        let calls = std::mem::take(&mut *self.prelude.lock());
+        if calls.is_empty() { Ok(()) } else { helper.map(&calls, &[]) }
+    }
+
     fn run(&self, ops: &[AsOp]) -> SysResult<()> {
         for op in ops {
             check(op)?;
         }
         let stub = self.stub()?;
         let mut helper = stub.helper.lock();
-        let files = ops.iter().any(|op| matches!(op, AsOp::Map { backing: Backing::Host { .. }, .. }));
-        let more = files || ops.iter().any(|op| populate(op).is_some());
-        // A donated file costs an entry to close it, and one to receive it; prefaulting costs one.
-        for part in ops.chunks(if more { BATCH / 2 - 1 } else { BATCH }) {
-            let mut calls = Vec::with_capacity(BATCH);
-            let mut fds = Vec::new();
-            for op in part {
-                calls.push(translate(op, &mut fds));
-                calls.extend(populate(op));
+        let mut calls = if ops.is_empty() { Vec::new() } else { std::mem::take(&mut *self.prelude.lock()) };
+        let mut fds = Vec::new();
+        for op in ops {
+            // A donated file costs an entry to close it, and one to receive them all.
+            let room = BATCH - calls.len() - fds.len() - usize::from(!fds.is_empty());
+            if room < ENTRIES_OF_AN_OP {
+                Space::make(stub, &mut helper, &mut calls, &mut fds)?;
             }
-            if !fds.is_empty() {
-                let message = helper.message_for_files();
-                let receive = Call::new(libc::SYS_recvmsg, [FILES_FD, message, 0, 0, 0, 0]);
-                calls.insert(0, Call { mode: Mode::Ignore, ..receive });
-                calls.extend((0..fds.len() as u64).map(|i| Call::close(FIRST_FD + i)));
-            }
-            let result = helper.map(&calls, &fds);
-            if result == Err(crate::DEAD) || (!fds.is_empty() && result.is_err()) {
-                // The descriptor table is not what we think it is any more.
-                stub.process.kill();
-            }
-            result?;
+            calls.push(translate(op, &mut fds));
+            calls.extend(populate(op));
         }
-        Ok(())
+        if calls.is_empty() { Ok(()) } else { Space::make(stub, &mut helper, &mut calls, &mut fds) }
+    }
+
+    /// Has the mapper make `calls`, which use `fds` from [`FIRST_FD`] on, and forgets both.
+    fn make(stub: &Stub, helper: &mut Helper, calls: &mut Vec<Call>, fds: &mut Vec<i32>) -> SysResult<()> {
+        if !fds.is_empty() {
+            let message = helper.message_for_files();
+            let receive = Call::new(libc::SYS_recvmsg, [FILES_FD, message, 0, 0, 0, 0]);
+            calls.insert(0, Call { mode: Mode::Ignore, ..receive });
+            calls.extend((0..fds.len() as u64).map(|i| Call::close(FIRST_FD + i)));
+        }
+        let result = helper.map(calls, fds);
+        if result == Err(crate::DEAD) || (!fds.is_empty() && result.is_err()) {
+            // The descriptor table is not what we think it is any more.
+            stub.process.kill();
+        }
+        calls.clear();
+        fds.clear();
+        result
     }
 }
 
@@ -425,7 +444,7 @@ fn populate(op: &AsOp) -> Option<Call> {
     }
 }
 
-/// The host call that carries out `op`; a host file joins `fds`.
+/// The host call that carries out `op`; a host file joins `fds`, once.
 fn translate(op: &AsOp, fds: &mut Vec<i32>) -> Call {
     match op {
         AsOp::Map { range, prot, backing, shared, .. } => {
@@ -444,9 +463,14 @@ fn translate(op: &AsOp, fds: &mut Vec<i32>) -> Call {
                         // Every page a guest can write lives in the memory file or a shared mapping.
                         prot.remove(Prot::WRITE);
                     }
-                    let number = FIRST_FD + fds.len() as u64;
-                    fds.push(fd.as_raw_fd());
-                    (number, *offset)
+                    // Segments of one file share a descriptor.
+                    let raw = fd.as_raw_fd();
+                    let known = fds.iter().position(|known| *known == raw);
+                    let index = known.unwrap_or_else(|| {
+                        fds.push(raw);
+                        fds.len() - 1
+                    });
+                    (FIRST_FD + index as u64, *offset)
                 }
             };
             let prot = u64::from(prot.bits());
