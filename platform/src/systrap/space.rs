@@ -73,21 +73,40 @@ pub(super) struct Stub {
     process: Process,
     helper: Ranked<order::StubHelper, Helper>,
     areas: Ranked<order::Leaf, Areas>,
+    /// Whose call sites' code is mapped. It survives a wipe: the next guest is often of the same family.
+    family: Ranked<order::Leaf, Option<Arc<Family>>>,
 }
 
 impl Stub {
     /// Clones the process of `from`: the template, or another stub whose mappings come along.
-    fn clone_from(inner: &Inner, from: &Helper) -> SysResult<Stub> {
+    fn clone_from(inner: &Inner, from: &Helper, family: Option<Arc<Family>>) -> SysResult<Stub> {
         let control = Control::take(&inner.slots)?;
         let (process, helper) = from.clone_process(control, Process::new)?;
-        Ok(Stub { process, helper: Ranked::new(helper), areas: Ranked::new(Areas::default()) })
+        let areas = Ranked::new(Areas::default());
+        Ok(Stub { process, helper: Ranked::new(helper), areas, family: Ranked::new(family) })
+    }
+
+    /// The calls that put the code of `family` in the place of what is there.
+    fn adopt(&self, family: Option<&Arc<Family>>) -> Vec<Call> {
+        let mut mapped = self.family.lock();
+        if mapped.as_ref().map(Arc::as_ptr) == family.map(Arc::as_ptr) {
+            return Vec::new();
+        }
+        *mapped = family.cloned();
+        match family {
+            Some(family) => map_family(family).to_vec(),
+            None => [(TARGETS, TABLE_SIZE), (ENTRIES, ENTRIES_SIZE)]
+                .map(|(at, len)| Call::new(libc::SYS_munmap, [at, len, 0, 0, 0, 0]))
+                .to_vec(),
+        }
     }
 
     /// Removes all of the guest's mappings and what it may have left behind.
     fn wipe(&self) -> SysResult<()> {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
         let scratch = Call::new(libc::SYS_madvise, [SCRATCH, PAGE_SIZE, MADV_DONTNEED, 0, 0, 0]);
-        let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), scratch];
+        // Between these two are only the stub's own pages, and its family's code.
+        let calls = [unmap(USER_START, LOW), unmap(LOW_END, USER_END), scratch];
         self.helper.lock().map(&calls, &[])
     }
 
@@ -125,10 +144,10 @@ impl Space {
         let pooled = inner.pool.lock().pop();
         let stub = match pooled {
             Some(stub) => stub,
-            None => Stub::clone_from(inner, &inner.template.lock().helper)?,
+            None => Stub::clone_from(inner, &inner.template.lock().helper, None)?,
         };
         let sites = HEIR.take().unwrap_or_default();
-        let prelude = sites.family.as_ref().map(|family| map_family(family).to_vec()).unwrap_or_default();
+        let prelude = stub.adopt(sites.family.as_ref());
         let space = Space::of(inner, stub, sites);
         *space.prelude.lock() = prelude;
         Ok(space)
@@ -217,7 +236,7 @@ impl Space {
             Some(family) => Arc::clone(family),
             None => {
                 let family = Arc::new(Family::new(&self.inner.slots)?);
-                let mut calls = map_family(&family).to_vec();
+                let mut calls = stub.adopt(Some(&family));
                 // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
                 calls.push(Call {
                     mode: Mode::Ignore,
@@ -409,7 +428,8 @@ impl Drop for Space {
     fn drop(&mut self) {
         self.inner.spaces.lock().remove(&self.pid());
         let Some(stub) = self.stub.take() else { return };
-        if !*self.wiped.get_mut() || !stub.recycle() {
+        // What was left for a first list that never came says that the stub's pages are not as recorded.
+        if !*self.wiped.get_mut() || !self.prelude.get_mut().is_empty() || !stub.recycle() {
             return;
         }
         let mut pool = self.inner.pool.lock();
@@ -531,7 +551,7 @@ impl AddressSpace for Space {
         let sites = self.sites.lock();
         let heir = sites.inherit(true);
         let helper = self.stub()?.helper.lock();
-        let stub = Stub::clone_from(&self.inner, &helper)?;
+        let stub = Stub::clone_from(&self.inner, &helper, heir.family.clone())?;
         Ok(Some(Space::of(&self.inner, stub, heir)))
     }
 

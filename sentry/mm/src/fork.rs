@@ -113,36 +113,39 @@ impl Heir<'_> {
         }
         self.layout.insert(copy);
         let wiped = vma.flags.contains(VmaFlags::WIPEONFORK);
+        let eager = if vma.prot.contains(Prot::WRITE) { self.eager } else { &[] };
         for seg in parent_pages.overlapping(vma.range) {
             let seg = seg.part(vma.range);
             match (wiped, self.cloned) {
                 (true, true) => self.ops.push(AsOp::Unmap { range: seg.range }),
                 (true, false) => {}
                 (false, cloned) => {
-                    if !cloned {
+                    // What is copied as a whole is mapped with the copy.
+                    if !cloned && !eager.iter().any(|range| range.covers(seg.range)) {
                         self.ops.push(seg.map_op(false));
                     }
-                    self.inherit_pages(frames, seg)?;
+                    self.inherit_pages(frames, seg, eager, vma.prot)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn inherit_pages(&mut self, frames: &Frames, seg: Seg) -> SysResult<()> {
+    /// Shares the pages of `seg` with the child, or copies those of `eager`, which get the protection `prot`.
+    fn inherit_pages(&mut self, frames: &Frames, seg: Seg, eager: &[AddrRange], prot: Prot) -> SysResult<()> {
         let Home::Frames(_) = seg.home else {
             self.pages.insert(seg);
             return Ok(());
         };
         let mut at = seg.range.start();
-        let eager = self.eager;
         for range in eager.iter().filter_map(|range| range.intersect(seg.range)) {
             self.share(&seg, AddrRange::new(at, range.start()));
             let part = seg.part(range);
             let copy = frames.alloc(range.len())?;
             self.copies.push(copy);
             frames.memory().copy(part.home.frame().unwrap_or_default(), copy.offset, copy.len)?;
-            let part = Seg { home: Home::Frames(copy.offset), ..part };
+            // The copy is the child's alone, whatever the parent shares its page with.
+            let part = Seg { home: Home::Frames(copy.offset), prot, ..part };
             self.ops.push(part.map_op(true));
             self.pages.insert(part);
             at = range.end();
@@ -212,8 +215,9 @@ fn eager_ranges(pages: &Pages, hot: &[u64], learnt: &[u64]) -> Vec<AddrRange> {
     }
     let small = |seg: &&Seg| seg.range.len() <= EAGER_SEGMENT;
     pages.iter().filter(fits).filter(small).for_each(|seg| add(seg.range));
-    let written = |page: &&u64| pages.find(**page).filter(fits).is_some();
-    found.extend(learnt.iter().filter(written));
+    // Also those that the parent has not written to since an earlier fork.
+    let private = |page: &&u64| pages.find(**page).is_some_and(|seg| matches!(seg.home, Home::Frames(_)));
+    found.extend(learnt.iter().filter(private));
     found.sort_unstable();
     found.dedup();
     let mut ranges: Vec<AddrRange> = Vec::new();
