@@ -1,57 +1,69 @@
-//! Micro-benchmarks and start-up, ours against native and whatever peers are at hand, in one run.
+//! Micro-benchmarks, start-up and memory, ours against native and whatever peers are at hand, in one run.
 //!
-//! `cargo run --release -p tests --bin bench`. Peers: `crun` and `runc` from the path; gVisor's runsc when
-//! `GVISOR_RUNSC` names it. Prints medians and ratios; judges nothing. Arguments are names of benchmarks; without
-//! any, all of them run.
+//! `cargo run --release -p tests --bin bench [--rounds=N] [NAME...]`. Peers: `crun` and `runc` from the path, or as
+//! `CRUN` and `RUNC` name them; gVisor's runsc when `GVISOR_RUNSC` names it. Arguments are names of benchmarks
+//! (`files`, `run-true` and `memory` among them); without any, all of them run. Everything runs in turns, column by
+//! column, several rounds; a ratio is the median of the rounds' ratios, so that a machine that is busy now and then
+//! hurts both sides. Judges nothing.
 
+mod runtimes;
+
+use runtimes::{LIMIT, Runtime, parse};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::bundle::Bundle;
-use tests::{command, rootfs, runsc, target_dir, workspace};
+use tests::{command, processes, rootfs, target_dir, workspace};
 
-const LIMIT: Duration = Duration::from_secs(300);
-const STARTS: usize = 15;
+const ROUNDS: usize = 3;
+/// Starts in each round.
+const STARTS: usize = 7;
+/// How long a sandbox is watched for its most memory, and when it counts as idle.
+const WATCHED: Duration = Duration::from_millis(1500);
 
-struct Runtime {
-    name: &'static str,
-    program: PathBuf,
-    global: Vec<String>,
+/// Rows, and in each of them the columns' values, one for each round.
+#[derive(Default)]
+struct Table(BTreeMap<String, BTreeMap<&'static str, Vec<f64>>>);
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
-impl Runtime {
-    fn command(&self, bundle: &Bundle, id: &str) -> Command {
-        bundle.write();
-        let mut command = Command::new(&self.program);
-        command.arg("--root").arg(bundle.dir().join(format!("state-{}", self.name))).args(&self.global);
-        command.args(["run", "--bundle"]).arg(bundle.dir()).arg(id);
-        command
-    }
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
-}
-
-fn runtimes() -> Vec<Runtime> {
-    let list = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
-    let mut found = vec![
-        Runtime { name: "ours", program: runsc().to_path_buf(), global: list(&["--platform=systrap"]) },
-        Runtime { name: "ours-ptrace", program: runsc().to_path_buf(), global: list(&["--platform=ptrace"]) },
-    ];
-    if let Some(program) = std::env::var_os("GVISOR_RUNSC") {
-        let global = list(&["--platform=systrap", "--network=none", "--ignore-cgroups"]);
-        found.push(Runtime { name: "gvisor", program: program.into(), global });
-    }
-    for name in ["crun", "runc"] {
-        if let Some(program) =
-            std::env::var_os(name.to_uppercase()).map(PathBuf::from).or_else(|| on_path(name))
-        {
-            found.push(Runtime { name, program, global: Vec::new() });
+impl Table {
+    fn add(&mut self, round: usize, column: &'static str, results: BTreeMap<String, f64>) {
+        for (row, value) in results {
+            let values = self.0.entry(row).or_default().entry(column).or_default();
+            values.resize(round, f64::NAN);
+            values.push(value);
         }
     }
-    found
+
+    fn ratio(row: &BTreeMap<&'static str, Vec<f64>>, base: &str) -> String {
+        let pairs = row.get("ours").into_iter().flatten().zip(row.get(base).into_iter().flatten());
+        median(pairs.map(|(ours, base)| ours / base)).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
+    }
+
+    fn print(&self, columns: &[&'static str]) -> String {
+        let mut out = format!("{:20}", "");
+        for column in columns {
+            let _ = write!(out, "{column:>13}");
+        }
+        out += "  ours/gvisor  /native  /crun\n";
+        for (name, row) in &self.0 {
+            let _ = write!(out, "{name:20}");
+            for column in columns {
+                let value = row.get(column).and_then(|values| median(values.iter().copied()));
+                let _ = write!(out, "{:>13}", value.map_or("-".to_owned(), |value| format!("{value:.0}")));
+            }
+            let [gvisor, native, crun] = ["gvisor", "native", "crun"].map(|base| Table::ratio(row, base));
+            let _ = writeln!(out, "{gvisor:>13}{native:>9}{crun:>7}");
+        }
+        out
+    }
 }
 
 fn compiled(name: &str) -> PathBuf {
@@ -62,18 +74,12 @@ fn compiled(name: &str) -> PathBuf {
     out
 }
 
-/// `files.c` on tmpfs, on a bind mount, and on our own root (a peer would write to the tests' root file system).
-fn files_in(runtime: &Runtime, program: &Path) -> BTreeMap<String, f64> {
-    let mut args = vec!["/bench", "tmpfs", "/tmp/bench", "bind", "/shared/bench"];
-    if runtime.name.starts_with("ours") {
-        args.extend(["root", "/root/bench"]);
-    }
-    let bundle = Bundle::new(rootfs::busybox(), &args).bind(program, "/bench", "ro");
-    let shared = scratch(bundle.dir());
-    let mut bundle = bundle.bind(&shared, "/shared", "rw");
-    bundle.config["annotations"] = serde_json::json!({"io.gvisor-rs.overlay2": "root:memory"});
-    let mut command = runtime.command(&bundle, &format!("bench-files-{}", std::process::id()));
-    parse(&command::run(&mut command, LIMIT).stdout)
+/// A root file system of the benchmark's own: some runtimes make mount points in it.
+fn own_root() -> PathBuf {
+    let root = std::env::temp_dir().join(format!("gvisor-rs-bench-{}", std::process::id()));
+    let copied = Command::new("cp").arg("-a").arg(rootfs::busybox()).arg(&root).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the root file system cannot be copied");
+    root
 }
 
 fn scratch(dir: &Path) -> PathBuf {
@@ -82,93 +88,110 @@ fn scratch(dir: &Path) -> PathBuf {
     made
 }
 
+/// `files.c` on tmpfs, on a bind mount, and on the root.
+fn files_in(runtime: &Runtime, root: &Path, program: &Path) -> BTreeMap<String, f64> {
+    let args = ["/bench", "tmpfs", "/tmp/bench", "bind", "/shared/bench", "root", "/root/bench"];
+    let bundle = runtimes::bundle(root, &args).bind(program, "/bench", "ro");
+    let shared = scratch(bundle.dir());
+    runtime.results(&bundle.bind(&shared, "/shared", "rw"))
+}
+
 /// The same natively: a disk stands for root and bind, /dev/shm for tmpfs.
 fn files_native(program: &Path) -> BTreeMap<String, f64> {
     let (disk, memory) = (scratch(&std::env::temp_dir()), scratch(Path::new("/dev/shm")));
     let mut command = Command::new(program);
-    command
-        .arg("tmpfs")
-        .arg(memory.join("x"))
-        .arg("bind")
-        .arg(disk.join("x"))
-        .arg("root")
-        .arg(disk.join("x"));
+    for (kind, dir) in [("tmpfs", &memory), ("bind", &disk), ("root", &disk)] {
+        command.arg(kind).arg(dir.join("x"));
+    }
     let results = parse(&command::run(&mut command, LIMIT).stdout);
     // Empty by now.
     let _ = (std::fs::remove_dir(&disk), std::fs::remove_dir(&memory));
     results
 }
 
-fn parse(text: &str) -> BTreeMap<String, f64> {
-    let line = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-fn start_ms(runtime: &Runtime) -> Option<f64> {
-    let bundle = Bundle::new(rootfs::busybox(), &["/bin/true"]);
-    let mut times = Vec::new();
-    for at in 0..STARTS {
-        let mut command = runtime.command(&bundle, &format!("bench-{}-{at}", std::process::id()));
-        let started = Instant::now();
-        let status =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
-        if !status.success() {
-            return None;
-        }
-        times.push(started.elapsed().as_secs_f64() * 1e3);
+/// Memory of all processes of a sandbox that sleeps: the most in a second and a half, and then.
+fn memory_of(runtime: &Runtime, bundle: &Bundle) -> BTreeMap<String, f64> {
+    let mut command = runtime.command(bundle);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let start = Instant::now();
+    let (mut most, mut last) = (0, 0);
+    while start.elapsed() < WATCHED {
+        // Whatever loses its parent comes to us; of us nothing else is there.
+        let ours = std::process::id();
+        let pids: Vec<u32> = processes::tree(ours).into_iter().filter(|pid| *pid != ours).collect();
+        last = processes::pss_kib(&pids);
+        most = most.max(last);
+        std::thread::sleep(Duration::from_millis(5));
     }
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied()
+    // It ends by itself.
+    let _ = child.wait();
+    let kib = |kib: u64| f64::from(u32::try_from(kib).unwrap_or(u32::MAX));
+    [("memory-most-KiB", most), ("memory-idle-KiB", last)]
+        .map(|(name, value)| (name.to_owned(), kib(value)))
+        .into()
 }
 
 fn main() {
-    let (program, files) = (compiled("micro"), compiled("files"));
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let starts = wanted.is_empty() || wanted.iter().any(|name| name == "run-true");
-    let mut native = parse(&command::run(Command::new(&program).args(&wanted), LIMIT).stdout);
-    let with_files = wanted.is_empty() || wanted.iter().any(|name| name == "files");
-    if with_files {
-        native.extend(files_native(&files));
+    let (micro, files) = (compiled("micro"), compiled("files"));
+    let mut rounds = ROUNDS;
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    wanted.retain(|arg| match arg.strip_prefix("--rounds=") {
+        Some(number) => {
+            rounds = number.parse().expect("--rounds=N");
+            false
+        }
+        None => true,
+    });
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let names = command::run(Command::new(&micro).arg("-n").args(&wanted), LIMIT).stdout;
+    // Sandboxes that lose their starter stay in our tree.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
+    let root = own_root();
+    let runtimes = runtimes::all();
+    let mut table = Table::default();
+    for round in 0..rounds {
+        for name in names.lines() {
+            table.add(round, "native", parse(&command::run(Command::new(&micro).arg(name), LIMIT).stdout));
+            for runtime in runtimes.iter().filter(|runtime| runtime.works()) {
+                let bundle = runtimes::bundle(&root, &["/bench", name]).bind(&micro, "/bench", "ro");
+                table.add(round, runtime.name, runtime.results(&bundle));
+            }
+        }
+        if wants("files") {
+            table.add(round, "native", files_native(&files));
+            for runtime in runtimes.iter().filter(|runtime| runtime.works()) {
+                table.add(round, runtime.name, files_in(runtime, &root, &files));
+            }
+        }
+        if wants("run-true") {
+            let bundle = runtimes::bundle(&root, &["/bin/true"]);
+            for start in 0..STARTS {
+                for runtime in runtimes.iter().filter(|runtime| runtime.works()) {
+                    let took = runtime.start(&bundle).into_iter();
+                    let took = took.map(|took| ("run-true".to_owned(), took)).collect();
+                    table.add(round * STARTS + start, runtime.name, took);
+                }
+            }
+        }
+        if wants("memory") {
+            let bundle = runtimes::bundle(&root, &["/bin/sleep", "2"]);
+            for runtime in runtimes.iter().filter(|runtime| runtime.works()) {
+                table.add(round, runtime.name, memory_of(runtime, &bundle));
+            }
+        }
     }
-    let runtimes = runtimes();
-    let mut columns = Vec::new();
+    let columns: Vec<&str> =
+        ["native"].into_iter().chain(runtimes.iter().map(|runtime| runtime.name)).collect();
+    let mut out =
+        format!("median of {rounds} rounds in turns; ns unless the name says KiB\n") + &table.print(&columns);
     for runtime in &runtimes {
-        let args: Vec<&str> = ["/bench"].into_iter().chain(wanted.iter().map(String::as_str)).collect();
-        let bundle = Bundle::new(rootfs::busybox(), &args).bind(&program, "/bench", "ro");
-        let mut command = runtime.command(&bundle, &format!("bench-{}", std::process::id()));
-        let mut results = parse(&command::run(&mut command, LIMIT).stdout);
-        if with_files {
-            results.extend(files_in(runtime, &files));
+        if let Some(why) = runtime.failed.take() {
+            let _ = writeln!(out, "{} has failed: {why}", runtime.name);
         }
-        if starts && let Some(ms) = start_ms(runtime) {
-            results.insert("run-true".to_owned(), ms * 1e6);
-        }
-        columns.push((runtime.name, results));
     }
-    let gvisor = columns.iter().find(|(name, _)| *name == "gvisor").map(|(_, results)| results.clone());
-    let mut names: Vec<String> = native.keys().cloned().collect();
-    names.extend(starts.then(|| "run-true".to_owned()));
-    let mut out = format!("{:20}{:>12}", "ns", "native");
-    for (name, _) in &columns {
-        out += &format!("{name:>14}");
-    }
-    out += "   ours/gvisor  ours/native\n";
-    for name in names {
-        let here = native.get(&name);
-        out += &format!("{name:20}{:>12}", here.map_or("-".to_owned(), |ns| format!("{ns:.0}")));
-        for (_, results) in &columns {
-            out += &format!("{:>14}", results.get(&name).map_or("-".to_owned(), |ns| format!("{ns:.0}")));
-        }
-        let ours = columns.first().and_then(|(_, results)| results.get(&name));
-        let ratio = |base: Option<&f64>| match (ours, base) {
-            (Some(ours), Some(base)) if *base > 0.0 => format!("{:.2}", ours / base),
-            _ => "-".to_owned(),
-        };
-        out += &format!("{:>14}{:>13}\n", ratio(gvisor.as_ref().and_then(|g| g.get(&name))), ratio(here));
-    }
+    // What was made is small, and in the folder for temporary things.
+    let _ = std::fs::remove_dir_all(&root);
     use std::io::Write;
     // A closed pipe ends the report, nothing else.
     let _ = std::io::stdout().write_all(out.as_bytes());

@@ -1,4 +1,5 @@
-/* Micro-benchmarks: one line "NAME NANOSECONDS" each, the median of several batches. Runs anywhere. */
+/* Micro-benchmarks: one line "NAME NANOSECONDS" each, the median of several batches. Runs anywhere.
+ * Arguments are names of benchmarks, none for all; after -n names are printed and nothing is run. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -24,6 +25,7 @@ static int order(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 static char **wanted;
+static int only_names;
 static int is_wanted(const char *name) {
     for (char **w = wanted; *w; w++) if (!strcmp(*w, name)) return 1;
     return !*wanted;
@@ -31,6 +33,10 @@ static int is_wanted(const char *name) {
 static void bench(const char *name, void (*fn)(int), int n) {
     double t[9];
     if (!is_wanted(name)) return;
+    if (only_names) {
+        puts(name);
+        return;
+    }
     fn(n / 10 + 1);
     for (int i = 0; i < 9; i++) {
         double start = now();
@@ -232,7 +238,8 @@ static void b_pingpong_processes(int n) {
 }
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "-x")) return 0;
-    wanted = argv + 1;
+    only_names = argc > 1 && !strcmp(argv[1], "-n");
+    wanted = argv + 1 + only_names;
     zero = open("/dev/zero", O_RDONLY);
     int fd = open("/tmp/bench-file", O_CREAT | O_RDWR, 0644);
     memset(buf, 1, sizeof buf);

@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod command;
+pub mod processes;
 pub mod pty;
 pub mod rootfs;
 

@@ -6,35 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::bundle::Bundle;
 use tests::command;
+use tests::processes::{parents, pss_kib, tree};
 use tests::{PLATFORMS, rootfs};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn shell(script: &str) -> Bundle {
     Bundle::new(rootfs::busybox(), &["/bin/sh", "-c", script])
-}
-
-/// The parent of every process.
-fn parents() -> Vec<(u32, u32)> {
-    let parent = |pid: u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-    };
-    let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
-}
-
-/// A process and everything below it.
-fn tree(root: u32) -> Vec<u32> {
-    let parents = parents();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
-        next += 1;
-    }
-    found
 }
 
 /// How often each thread of these processes has run (the third number of schedstat).
@@ -50,16 +28,6 @@ fn runs(pids: &[u32]) -> BTreeMap<String, u64> {
         }
     }
     all
-}
-
-/// Memory that these processes account for, in KiB: shared pages divided among those that share them.
-fn pss(pids: &[u32]) -> u64 {
-    let one = |pid: &u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim_end_matches("kB").trim().parse::<u64>().ok()
-    };
-    pids.iter().filter_map(one).sum()
 }
 
 /// A started `run`, killed at the end of the test.
@@ -109,7 +77,7 @@ fn an_idle_sandbox_never_wakes_up() {
         assert_eq!(runs(&pids), before, "{platform}: something ran while nothing happened");
         // The monitor's part included; a debug build has larger code.
         let most = if cfg!(debug_assertions) { 16 * 1024 } else { 5 * 1024 };
-        let used = pss(&pids);
+        let used = pss_kib(&pids);
         eprintln!("{platform}: {used} KiB (PSS) while idle");
         assert!(used < most, "{platform}: {used} KiB while idle");
     }

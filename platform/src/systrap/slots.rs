@@ -1,8 +1,8 @@
 //! Who owns which page of the shared file: control pages of stubs, areas of guest threads.
 
 use crate::shared::SharedFile;
-use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREAS, CONTROL_SIZE, ENTRIES_SIZE, TABLE_SIZE};
-use abi::{Errno, SysResult};
+use crate::stub::layout::{AREA_COUNT, AREA_SIZE, AREA_STACK, AREAS, CONTROL_SIZE, ENTRIES_SIZE, TABLE_SIZE};
+use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};
 use std::sync::Arc;
 
@@ -104,9 +104,15 @@ impl Area {
     pub(super) fn address(&self) -> u64 {
         AREAS + u64::from(self.slot) * AREA_SIZE
     }
-    /// Forgets its content. Whatever runs there has no state of its own in it.
+    /// Forgets its content. Whatever runs there has no state of its own in it. The pages that every thread uses
+    /// (words, built frames, frames of signals) are cleared where they are: the host would have to take them out
+    /// of two processes, and to find new ones.
     pub(super) fn wipe(&self) {
-        self.slots.file.release(self.offset(), AREA_SIZE);
+        for page in [0, AREA_STACK, AREA_SIZE - PAGE_SIZE] {
+            self.slots.file.store_words(self.offset() + page, &[0; (PAGE_SIZE / 8) as usize]);
+        }
+        let rest = AREA_STACK + PAGE_SIZE;
+        self.slots.file.release(self.offset() + rest, AREA_SIZE - PAGE_SIZE - rest);
     }
     /// The shared file.
     pub(super) fn file(&self) -> &SharedFile {

@@ -33,9 +33,12 @@ use std::sync::{Arc, OnceLock, Weak};
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
 const MAP_FIXED: u64 = 0x10;
-const MAP_ANONYMOUS: u64 = 0x20;
+const MADV_DONTNEED: u64 = 4;
 const MADV_POPULATE_READ: u64 = 22;
 const MAP_NORESERVE: u64 = 0x4000;
+
+/// Most entries of a list that one operation takes: mapping, prefaulting; or receiving, mapping, closing.
+const ENTRIES_OF_AN_OP: usize = 3;
 
 /// Parked threads that a stub keeps for re-use.
 const IDLE_THREADS: usize = 3;
@@ -70,21 +73,40 @@ pub(super) struct Stub {
     process: Process,
     helper: Ranked<order::StubHelper, Helper>,
     areas: Ranked<order::Leaf, Areas>,
+    /// Whose call sites' code is mapped. It survives a wipe: the next guest is often of the same family.
+    family: Ranked<order::Leaf, Option<Arc<Family>>>,
 }
 
 impl Stub {
     /// Clones the process of `from`: the template, or another stub whose mappings come along.
-    fn clone_from(inner: &Inner, from: &Helper) -> SysResult<Stub> {
+    fn clone_from(inner: &Inner, from: &Helper, family: Option<Arc<Family>>) -> SysResult<Stub> {
         let control = Control::take(&inner.slots)?;
         let (process, helper) = from.clone_process(control, Process::new)?;
-        Ok(Stub { process, helper: Ranked::new(helper), areas: Ranked::new(Areas::default()) })
+        let areas = Ranked::new(Areas::default());
+        Ok(Stub { process, helper: Ranked::new(helper), areas, family: Ranked::new(family) })
+    }
+
+    /// The calls that put the code of `family` in the place of what is there.
+    fn adopt(&self, family: Option<&Arc<Family>>) -> Vec<Call> {
+        let mut mapped = self.family.lock();
+        if mapped.as_ref().map(Arc::as_ptr) == family.map(Arc::as_ptr) {
+            return Vec::new();
+        }
+        *mapped = family.cloned();
+        match family {
+            Some(family) => map_family(family).to_vec(),
+            None => [(TARGETS, TABLE_SIZE), (ENTRIES, ENTRIES_SIZE)]
+                .map(|(at, len)| Call::new(libc::SYS_munmap, [at, len, 0, 0, 0, 0]))
+                .to_vec(),
+        }
     }
 
     /// Removes all of the guest's mappings and what it may have left behind.
     fn wipe(&self) -> SysResult<()> {
         let unmap = |from: u64, to: u64| Call::new(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]);
-        let scratch = [SCRATCH, PAGE_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, u64::MAX, 0];
-        let calls = [unmap(USER_START, TEXT), unmap(STUB_END, USER_END), Call::new(libc::SYS_mmap, scratch)];
+        let scratch = Call::new(libc::SYS_madvise, [SCRATCH, PAGE_SIZE, MADV_DONTNEED, 0, 0, 0]);
+        // Between these two are only the stub's own pages, and its family's code.
+        let calls = [unmap(USER_START, LOW), unmap(LOW_END, USER_END), scratch];
         self.helper.lock().map(&calls, &[])
     }
 
@@ -112,6 +134,8 @@ pub(super) struct Space {
     patched: AtomicBool,
     text: OnceLock<Weak<dyn TextSource>>,
     inner: Arc<Inner>,
+    /// Calls that the next list begins with, or the first thread.
+    prelude: Ranked<order::Leaf, Vec<Call>>,
 }
 
 impl Space {
@@ -120,13 +144,13 @@ impl Space {
         let pooled = inner.pool.lock().pop();
         let stub = match pooled {
             Some(stub) => stub,
-            None => Stub::clone_from(inner, &inner.template.lock().helper)?,
+            None => Stub::clone_from(inner, &inner.template.lock().helper, None)?,
         };
         let sites = HEIR.take().unwrap_or_default();
-        if let Some(family) = &sites.family {
-            stub.helper.lock().map(&map_family(family), &[])?;
-        }
-        Ok(Space::of(inner, stub, sites))
+        let prelude = stub.adopt(sites.family.as_ref());
+        let space = Space::of(inner, stub, sites);
+        *space.prelude.lock() = prelude;
+        Ok(space)
     }
 
     fn of(inner: &Arc<Inner>, stub: Stub, sites: Sites) -> Arc<Space> {
@@ -137,6 +161,7 @@ impl Space {
             sites: Ranked::new(sites),
             text: OnceLock::new(),
             inner: Arc::clone(inner),
+            prelude: Ranked::default(),
         });
         inner.spaces.lock().insert(space.pid(), Arc::downgrade(&space));
         space
@@ -211,7 +236,7 @@ impl Space {
             Some(family) => Arc::clone(family),
             None => {
                 let family = Arc::new(Family::new(&self.inner.slots)?);
-                let mut calls = map_family(&family).to_vec();
+                let mut calls = stub.adopt(Some(&family));
                 // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
                 calls.push(Call {
                     mode: Mode::Ignore,
@@ -299,36 +324,49 @@ impl Space {
         Ok(Idle { area, listener, notification: first.id, thread: first.pid.cast_signed() })
     }
 
+    /// Makes the calls that were left for the first list.
+    pub(super) fn settle(&self) -> SysResult<()> {
+        let mut helper = self.stub()?.helper.lock();
+        let calls = std::mem::take(&mut *self.prelude.lock());
+        if calls.is_empty() { Ok(()) } else { helper.map(&calls, &[]) }
+    }
+
     fn run(&self, ops: &[AsOp]) -> SysResult<()> {
         for op in ops {
             check(op)?;
         }
         let stub = self.stub()?;
         let mut helper = stub.helper.lock();
-        let files = ops.iter().any(|op| matches!(op, AsOp::Map { backing: Backing::Host { .. }, .. }));
-        let more = files || ops.iter().any(|op| populate(op).is_some());
-        // A donated file costs an entry to close it, and one to receive it; prefaulting costs one.
-        for part in ops.chunks(if more { BATCH / 2 - 1 } else { BATCH }) {
-            let mut calls = Vec::with_capacity(BATCH);
-            let mut fds = Vec::new();
-            for op in part {
-                calls.push(translate(op, &mut fds));
-                calls.extend(populate(op));
+        let mut calls = if ops.is_empty() { Vec::new() } else { std::mem::take(&mut *self.prelude.lock()) };
+        let mut fds = Vec::new();
+        for op in ops {
+            // A donated file costs an entry to close it, and one to receive them all.
+            let room = BATCH - calls.len() - fds.len() - usize::from(!fds.is_empty());
+            if room < ENTRIES_OF_AN_OP {
+                Space::make(stub, &mut helper, &mut calls, &mut fds)?;
             }
-            if !fds.is_empty() {
-                let message = helper.message_for_files();
-                let receive = Call::new(libc::SYS_recvmsg, [FILES_FD, message, 0, 0, 0, 0]);
-                calls.insert(0, Call { mode: Mode::Ignore, ..receive });
-                calls.extend((0..fds.len() as u64).map(|i| Call::close(FIRST_FD + i)));
-            }
-            let result = helper.map(&calls, &fds);
-            if result == Err(crate::DEAD) || (!fds.is_empty() && result.is_err()) {
-                // The descriptor table is not what we think it is any more.
-                stub.process.kill();
-            }
-            result?;
+            calls.push(translate(op, &mut fds));
+            calls.extend(populate(op));
         }
-        Ok(())
+        if calls.is_empty() { Ok(()) } else { Space::make(stub, &mut helper, &mut calls, &mut fds) }
+    }
+
+    /// Has the mapper make `calls`, which use `fds` from [`FIRST_FD`] on, and forgets both.
+    fn make(stub: &Stub, helper: &mut Helper, calls: &mut Vec<Call>, fds: &mut Vec<i32>) -> SysResult<()> {
+        if !fds.is_empty() {
+            let message = helper.message_for_files();
+            let receive = Call::new(libc::SYS_recvmsg, [FILES_FD, message, 0, 0, 0, 0]);
+            calls.insert(0, Call { mode: Mode::Ignore, ..receive });
+            calls.extend((0..fds.len() as u64).map(|i| Call::close(FIRST_FD + i)));
+        }
+        let result = helper.map(calls, fds);
+        if result == Err(crate::DEAD) || (!fds.is_empty() && result.is_err()) {
+            // The descriptor table is not what we think it is any more.
+            stub.process.kill();
+        }
+        calls.clear();
+        fds.clear();
+        result
     }
 }
 
@@ -390,7 +428,8 @@ impl Drop for Space {
     fn drop(&mut self) {
         self.inner.spaces.lock().remove(&self.pid());
         let Some(stub) = self.stub.take() else { return };
-        if !*self.wiped.get_mut() || !stub.recycle() {
+        // What was left for a first list that never came says that the stub's pages are not as recorded.
+        if !*self.wiped.get_mut() || !self.prelude.get_mut().is_empty() || !stub.recycle() {
             return;
         }
         let mut pool = self.inner.pool.lock();
@@ -425,7 +464,7 @@ fn populate(op: &AsOp) -> Option<Call> {
     }
 }
 
-/// The host call that carries out `op`; a host file joins `fds`.
+/// The host call that carries out `op`; a host file joins `fds`, once.
 fn translate(op: &AsOp, fds: &mut Vec<i32>) -> Call {
     match op {
         AsOp::Map { range, prot, backing, shared, .. } => {
@@ -444,9 +483,14 @@ fn translate(op: &AsOp, fds: &mut Vec<i32>) -> Call {
                         // Every page a guest can write lives in the memory file or a shared mapping.
                         prot.remove(Prot::WRITE);
                     }
-                    let number = FIRST_FD + fds.len() as u64;
-                    fds.push(fd.as_raw_fd());
-                    (number, *offset)
+                    // Segments of one file share a descriptor.
+                    let raw = fd.as_raw_fd();
+                    let known = fds.iter().position(|known| *known == raw);
+                    let index = known.unwrap_or_else(|| {
+                        fds.push(raw);
+                        fds.len() - 1
+                    });
+                    (FIRST_FD + index as u64, *offset)
                 }
             };
             let prot = u64::from(prot.bits());
@@ -507,7 +551,7 @@ impl AddressSpace for Space {
         let sites = self.sites.lock();
         let heir = sites.inherit(true);
         let helper = self.stub()?.helper.lock();
-        let stub = Stub::clone_from(&self.inner, &helper)?;
+        let stub = Stub::clone_from(&self.inner, &helper, heir.family.clone())?;
         Ok(Some(Space::of(&self.inner, stub, heir)))
     }
 

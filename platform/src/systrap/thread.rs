@@ -94,6 +94,7 @@ pub(super) struct Thread {
 
 /// A parked thread of the stub, or a new one.
 fn fresh_thread(space: &Space) -> SysResult<Idle> {
+    space.settle()?;
     if let Some(idle) = space.take_idle() {
         return Ok(idle);
     }

@@ -330,7 +330,10 @@ impl MemoryManager {
             to = page + run(page, block.end()).1;
         }
         let range = AddrRange::new(from, to.max(page + PAGE_SIZE)).unwrap_or(block);
-        let _ = vma;
+        let fresh = |left: u32| left.checked_sub(1);
+        if self.fresh_copies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fresh).is_ok() {
+            self.habits.note(page);
+        }
         self.copy_frames(pages, seg.part(range), prot)
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Runs of writable private pages are write-protected in the stub at once, their frames get a second owner; whoever
 //! writes first copies, whoever is left alone takes over. A few pages that both sides are about to write to (the
-//! stack's end, thread-local storage, small data segments) are copied for the child now: two faults each are saved.
+//! stack's end, thread-local storage, small data segments, what earlier forks wrote to) are copied for the child now:
+//! two faults each are saved.
 
 use crate::frames::{FrameRange, Frames};
 use crate::layout::Layout;
-use crate::manager::MemoryManager;
+use crate::manager::{FRESH_COPIES, MemoryManager};
 use crate::mappable::Invalidate;
 use crate::segs::{Home, Pages, Seg};
 use crate::vma::{Mapped, Vma, VmaFlags};
@@ -14,6 +15,7 @@ use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use platform::{AsOp, OpBatch, Prot};
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 impl MemoryManager {
@@ -25,7 +27,8 @@ impl MemoryManager {
         let parent = self.layout.write();
         let mut parent_pages = self.pages.write();
 
-        let eager = eager_ranges(&parent_pages, hot);
+        let eager = eager_ranges(&parent_pages, hot, &self.habits.at_fork());
+        self.fresh_copies.store(FRESH_COPIES, Ordering::Relaxed);
         let mut protect = writable_runs(parent_pages.iter());
         for range in &eager {
             protect = protect.into_iter().flat_map(|(run, prot)| around(run, *range, prot)).collect();
@@ -46,24 +49,26 @@ impl MemoryManager {
             None => (self.platform.new_address_space()?, false),
         };
         let mut ops: SmallVec<[AsOp; 2]> = SmallVec::new();
-        let child = MemoryManager::assemble(&self.platform, &self.frames, space, |weak| {
-            let mut layout = Layout::new(parent.user, &parent.reserved);
-            layout.brk = parent.brk;
-            let (uses, pages) = (HashMap::new(), Pages::default());
-            let (shared, copies, eager) = (Vec::new(), Vec::new(), &eager);
-            let mut heir = Heir { weak, cloned, uses, ops: &mut ops, layout, pages, eager, shared, copies };
-            for vma in parent.iter() {
-                if let Err(error) = heir.take(&self.frames, vma, &parent_pages) {
-                    self.frames.uncommit(heir.layout.totals.committed);
-                    self.frames.release_all(&heir.copies);
-                    return Err(error);
+        let child =
+            MemoryManager::assemble(&self.platform, &self.frames, space, Arc::clone(&self.habits), |weak| {
+                let mut layout = Layout::new(parent.user, &parent.reserved);
+                layout.brk = parent.brk;
+                let (uses, pages) = (HashMap::new(), Pages::default());
+                let (shared, copies, eager) = (Vec::new(), Vec::new(), &eager);
+                let mut heir =
+                    Heir { weak, cloned, uses, ops: &mut ops, layout, pages, eager, shared, copies };
+                for vma in parent.iter() {
+                    if let Err(error) = heir.take(&self.frames, vma, &parent_pages) {
+                        self.frames.uncommit(heir.layout.totals.committed);
+                        self.frames.release_all(&heir.copies);
+                        return Err(error);
+                    }
                 }
-            }
-            let Heir { mut layout, pages, shared, .. } = heir;
-            self.frames.share_all(shared.into_iter());
-            layout.set_mmap_top(parent.mmap_top);
-            Ok((layout, pages))
-        })?;
+                let Heir { mut layout, pages, shared, .. } = heir;
+                self.frames.share_all(shared.into_iter());
+                layout.set_mmap_top(parent.mmap_top);
+                Ok((layout, pages))
+            })?;
         *child.limits.lock() = self.limits();
         let program = self.program.lock().clone();
         *child.program.lock() = program;
@@ -108,36 +113,39 @@ impl Heir<'_> {
         }
         self.layout.insert(copy);
         let wiped = vma.flags.contains(VmaFlags::WIPEONFORK);
+        let eager = if vma.prot.contains(Prot::WRITE) { self.eager } else { &[] };
         for seg in parent_pages.overlapping(vma.range) {
             let seg = seg.part(vma.range);
             match (wiped, self.cloned) {
                 (true, true) => self.ops.push(AsOp::Unmap { range: seg.range }),
                 (true, false) => {}
                 (false, cloned) => {
-                    if !cloned {
+                    // What is copied as a whole is mapped with the copy.
+                    if !cloned && !eager.iter().any(|range| range.covers(seg.range)) {
                         self.ops.push(seg.map_op(false));
                     }
-                    self.inherit_pages(frames, seg)?;
+                    self.inherit_pages(frames, seg, eager, vma.prot)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn inherit_pages(&mut self, frames: &Frames, seg: Seg) -> SysResult<()> {
+    /// Shares the pages of `seg` with the child, or copies those of `eager`, which get the protection `prot`.
+    fn inherit_pages(&mut self, frames: &Frames, seg: Seg, eager: &[AddrRange], prot: Prot) -> SysResult<()> {
         let Home::Frames(_) = seg.home else {
             self.pages.insert(seg);
             return Ok(());
         };
         let mut at = seg.range.start();
-        let eager = self.eager;
         for range in eager.iter().filter_map(|range| range.intersect(seg.range)) {
             self.share(&seg, AddrRange::new(at, range.start()));
             let part = seg.part(range);
             let copy = frames.alloc(range.len())?;
             self.copies.push(copy);
             frames.memory().copy(part.home.frame().unwrap_or_default(), copy.offset, copy.len)?;
-            let part = Seg { home: Home::Frames(copy.offset), ..part };
+            // The copy is the child's alone, whatever the parent shares its page with.
+            let part = Seg { home: Home::Frames(copy.offset), prot, ..part };
             self.ops.push(part.map_op(true));
             self.pages.insert(part);
             at = range.end();
@@ -179,7 +187,7 @@ fn inherit(
     Ok(copy)
 }
 
-/// Pages that are copied at once.
+/// Pages that are copied at once, besides those that earlier forks wrote to.
 const EAGER_PAGES: usize = 32;
 /// Writable segments up to this size are, the data segments of libraries for instance.
 const EAGER_SEGMENT: u64 = 4 * PAGE_SIZE;
@@ -187,7 +195,7 @@ const EAGER_SEGMENT: u64 = 4 * PAGE_SIZE;
 const BELOW: u64 = 2 * PAGE_SIZE;
 
 /// Ranges of private pages, writable in the parent, that the child gets copies of.
-fn eager_ranges(pages: &Pages, hot: &[u64]) -> Vec<AddrRange> {
+fn eager_ranges(pages: &Pages, hot: &[u64], learnt: &[u64]) -> Vec<AddrRange> {
     let mut found: Vec<u64> = Vec::new();
     let mut add = |range: AddrRange| {
         let mut at = range.start();
@@ -207,7 +215,11 @@ fn eager_ranges(pages: &Pages, hot: &[u64]) -> Vec<AddrRange> {
     }
     let small = |seg: &&Seg| seg.range.len() <= EAGER_SEGMENT;
     pages.iter().filter(fits).filter(small).for_each(|seg| add(seg.range));
+    // Also those that the parent has not written to since an earlier fork.
+    let private = |page: &&u64| pages.find(**page).is_some_and(|seg| matches!(seg.home, Home::Frames(_)));
+    found.extend(learnt.iter().filter(private));
     found.sort_unstable();
+    found.dedup();
     let mut ranges: Vec<AddrRange> = Vec::new();
     for page in found {
         let end = page + PAGE_SIZE;

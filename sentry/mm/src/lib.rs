@@ -10,6 +10,7 @@ mod copy;
 mod fault;
 mod fork;
 pub mod frames;
+mod habits;
 pub mod io;
 pub mod kernel_bytes;
 mod layout;

@@ -9,6 +9,7 @@
 //! complete in the stub before the kernel stores to the new one.
 
 use crate::frames::{FrameRange, Frames};
+use crate::habits::Habits;
 use crate::layout::{Layout, Totals};
 use crate::mappable::{Invalidate, MappableId};
 use crate::segs::{Home, Pages, Seg};
@@ -18,7 +19,7 @@ use lock::{Ranked, RankedRw, order};
 use platform::{AddressSpace, AsOp, OpBatch, Platform, Prot};
 use smallvec::SmallVec;
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Resource limits of the process that owns an address space, in bytes (getrlimit(2)); `u64::MAX` is none.
@@ -86,11 +87,18 @@ pub struct MemoryManager {
     held: Ranked<order::Leaf, Option<Vec<Change>>>,
     pub(crate) limits: Ranked<order::Leaf, MemoryLimits>,
     pub(crate) program: Ranked<order::Leaf, Program>,
+    /// Shared with this space's forks.
+    pub(crate) habits: Arc<Habits>,
+    /// Copies that still count as made soon after a fork.
+    pub(crate) fresh_copies: AtomicU32,
 }
 
 fn stub_cpu_ns(space: &Arc<dyn AddressSpace>) -> u64 {
     space.host_pid().and_then(platform::host::process_cpu_ns).unwrap_or(0)
 }
+
+/// Copies after a fork that say what the family writes to.
+pub(crate) const FRESH_COPIES: u32 = 12;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -131,7 +139,9 @@ impl MemoryManager {
     pub fn new(platform: &Arc<dyn Platform>, frames: &Arc<Frames>) -> SysResult<Arc<MemoryManager>> {
         let space = platform.new_address_space()?;
         let layout = Layout::new(platform.user_range(), platform.reserved());
-        let mm = MemoryManager::assemble(platform, frames, space, |_| Ok((layout, Pages::default())))?;
+        let mm = MemoryManager::assemble(platform, frames, space, Arc::default(), |_| {
+            Ok((layout, Pages::default()))
+        })?;
         mm.arrange(Randomize::Yes);
         *mm.held.lock() = Some(Vec::new());
         Ok(mm)
@@ -141,6 +151,7 @@ impl MemoryManager {
         platform: &Arc<dyn Platform>,
         frames: &Arc<Frames>,
         space: Arc<dyn AddressSpace>,
+        habits: Arc<Habits>,
         build: impl FnOnce(&Weak<dyn Invalidate>) -> SysResult<(Layout, Pages)>,
     ) -> SysResult<Arc<MemoryManager>> {
         let mut failed = None;
@@ -165,6 +176,8 @@ impl MemoryManager {
                 held: Ranked::new(None),
                 limits: Ranked::default(),
                 program: Ranked::default(),
+                habits,
+                fresh_copies: AtomicU32::new(FRESH_COPIES),
             }
         });
         if let Some(error) = failed {

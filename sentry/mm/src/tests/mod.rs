@@ -160,6 +160,35 @@ fn fork_copies_hot_pages_at_once() {
 }
 
 #[test]
+fn fork_copies_at_once_what_earlier_forks_wrote_to() {
+    let world = world();
+    let parent = world.space();
+    let at = anon(&parent, 64 * PAGE_SIZE);
+    for page in 0..64 {
+        parent.store(at + page * PAGE_SIZE, 1).unwrap();
+    }
+    let (mine, its) = (at + 10 * PAGE_SIZE, at + 40 * PAGE_SIZE);
+    let first = world.fork(&parent);
+    parent.store(mine, 2).unwrap();
+    first.store(its, 3).unwrap();
+    assert!(first.faults() > 0);
+    drop(first);
+    // The pages are the parent's alone again, and writable, once it has written to them.
+    parent.store(its, 4).unwrap();
+    let faults = parent.faults();
+    let second = world.fork(&parent);
+    second.store(mine, 5).unwrap();
+    second.store(its, 6).unwrap();
+    parent.store(mine, 7).unwrap();
+    parent.store(its, 8).unwrap();
+    assert_eq!(parent.faults(), faults);
+    assert_eq!((parent.load(mine), parent.load(its)), (Ok(7), Ok(8)));
+    assert_eq!((second.load(mine), second.load(its)), (Ok(5), Ok(6)));
+    drop((parent, second));
+    assert_eq!(world.frames.allocated(), 0);
+}
+
+#[test]
 fn fork_of_a_fork_and_the_middle_one_dies() {
     let world = world();
     let a = world.space();
