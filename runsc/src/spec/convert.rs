@@ -344,6 +344,8 @@ pub(crate) fn limits(resources: &LinuxResources) -> Limits {
         cpu_quota_us: cpu.and_then(|cpu| cpu.quota()).and_then(positive),
         cpu_period_us: cpu.and_then(|cpu| cpu.period()).filter(|period| *period != 0),
         cpu_weight: cpu.and_then(|cpu| cpu.shares()).filter(|shares| *shares != 0).map(cpu_weight),
+        // The host is asked once it has set them.
+        cpus: None,
     }
 }
 

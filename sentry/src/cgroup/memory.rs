@@ -122,6 +122,7 @@ impl Memory {
 pub struct Bounds {
     roots: Ranked<Leaf, Vec<Weak<Cgroup>>>,
     pub(super) common: super::home::Common,
+    pub(super) watchman: Arc<super::bandwidth::Watchman>,
 }
 
 impl Bounds {

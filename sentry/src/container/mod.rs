@@ -110,8 +110,12 @@ impl Sandbox {
         platform: Arc<dyn Platform>,
         network: Option<HostNet>,
     ) -> SysResult<Arc<Sandbox>> {
-        let machine =
-            Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
+        let machine = Machine {
+            cpus: crate::cgroup::cpus::count(&config.cpu_ids).max(1),
+            cpu_ids: config.cpu_ids,
+            memory: config.memory_limit,
+            cpu_khz: config.host.cpu_khz,
+        };
         let kernel = Kernel::new(platform, machine, network)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;

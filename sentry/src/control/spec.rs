@@ -37,8 +37,8 @@ pub struct BootConfig {
     pub debug: bool,
     /// Bytes that the memory file may grow to.
     pub memory_limit: u64,
-    /// Processors the guest sees.
-    pub cpus: u32,
+    /// Processors the guest sees, by their numbers on the host.
+    pub cpu_ids: [u64; 16],
     /// Contents of host files that are gone once the walls are up.
     pub host: HostFacts,
 }
@@ -335,6 +335,8 @@ pub struct Limits {
     pub cpu_period_us: Option<u64>,
     /// cpu.weight, 1 to 10000.
     pub cpu_weight: Option<u64>,
+    /// Processors that the host lets it have, by their numbers there.
+    pub cpus: Option<[u64; 16]>,
 }
 
 /// A process: the first one of a container, or one that `exec` adds.
