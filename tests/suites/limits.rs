@@ -152,6 +152,14 @@ fn fork_and_thread_bombs() {
 }
 
 #[test]
+fn as_many_processes_as_the_limit_says() {
+    // Each is more than one task on the host, whose limit must not come first.
+    let script = "i=0; while [ $i -lt 148 ]; do sleep 100 & i=$((i+1)); done; cat /sys/fs/cgroup/pids.current; kill $(jobs -p)";
+    let done = run("systrap", script, json!({"pids": {"limit": 150}})).expect_ok("systrap");
+    assert_eq!(done.stdout, "150\n", "{}", done.stderr);
+}
+
+#[test]
 fn nested_groups_are_enforced() {
     let script = "cd /sys/fs/cgroup; cat cgroup.controllers; echo '+memory +pids' > cgroup.subtree_control; mkdir a
         echo 16M > a/memory.max; cat a/memory.max; echo 5 > a/pids.max
@@ -320,7 +328,7 @@ fn host_cgroups_come_change_and_go() {
     };
     let memory = || read("memory", "memory.limit_in_bytes", "memory.max");
     assert!((64 << 20..192 << 20).contains(&memory()), "{}", memory());
-    assert!((100..200).contains(&read("pids", "pids.max", "pids.max")));
+    assert!((200..300).contains(&read("pids", "pids.max", "pids.max")));
     let members = host_file(&path, "memory", "cgroup.procs", "cgroup.procs").expect("members");
     let members = fs::read_to_string(members).expect("members");
     let names: Vec<String> = members
