@@ -12,7 +12,7 @@ mod stats;
 mod write;
 
 use crate::cli::Global;
-use crate::error::{Doing, Failure, Outcome};
+use crate::error::{Doing, Outcome};
 use crate::spec::Plan;
 use crate::spec::pod::Place as Pod;
 use host::{Driver, Group, Hierarchy, Place};
@@ -39,9 +39,6 @@ impl Membership {
             return Ok(None);
         }
         let driver = if global.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs };
-        if driver == Driver::Systemd && !Path::new("/run/systemd/system").is_dir() {
-            return Err(Failure::new("systemd not running on this host, cannot use systemd cgroups manager"));
-        }
         let path = plan.cgroups_path.as_deref().filter(|path| !path.as_os_str().is_empty());
         let resources = plan.resources.clone().unwrap_or_default();
         if path.is_none() && bounds_nothing(&resources) {

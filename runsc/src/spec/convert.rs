@@ -336,6 +336,7 @@ pub(crate) fn limits(resources: &LinuxResources) -> Limits {
             .and_then(positive)
             .or_else(|| unified("memory.max"))
             .map(pages),
+        oom_group: unified("memory.oom.group") == Some(1),
         pids_max: resources
             .pids()
             .as_ref()

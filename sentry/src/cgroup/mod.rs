@@ -107,6 +107,7 @@ impl Cgroup {
         }
         *self.limits.lock() = *limits;
         self.pids_max.store(limits.pids_max.unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.memory.together.store(limits.oom_group, Ordering::Relaxed);
         self.set_memory_max(kernel, max);
         Ok(())
     }
@@ -132,7 +133,7 @@ impl Cgroup {
             pids_max: AtomicU64::new(limits.pids_max.unwrap_or(NO_LIMIT)),
             pids_refused: AtomicU64::new(0),
             pids_peak: AtomicU64::new(0),
-            memory: memory::Memory::new(limits.memory_max.unwrap_or(NO_LIMIT)),
+            memory: memory::Memory::new(&limits),
             home: OnceLock::new(),
             offers: AtomicU8::new(0),
             limits: Ranked::new(limits),

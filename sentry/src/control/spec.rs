@@ -327,6 +327,8 @@ pub struct IdMapping {
 pub struct Limits {
     /// Bytes.
     pub memory_max: Option<u64>,
+    /// memory.oom.group: all processes are killed together.
+    pub oom_group: bool,
     /// Tasks.
     pub pids_max: Option<u64>,
     /// CPU time per period, in microseconds.
