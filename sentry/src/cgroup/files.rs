@@ -122,7 +122,7 @@ macro_rules! kept {
     };
 }
 
-static FILES: [File; 39] = [
+static FILES: [File; 43] = [
     shows("cgroup.controllers", |view, _| Ok(controllers(view))),
     shows("cgroup.events", |view, _| {
         let populated = u8::from(!view.group.tasks(&view.kernel).is_empty());

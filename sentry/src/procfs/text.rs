@@ -1,6 +1,6 @@
 //! Small helpers for text files.
 
-use crate::cgroup::cpus::CpuSet;
+use crate::cgroup::cpus::{CpuSet, first};
 use std::fmt::Write;
 
 /// Appends formatted text; a `String` takes all of it.
@@ -40,8 +40,13 @@ pub(crate) fn cpu_list(count: u32) -> String {
     if count > 1 { format!("0-{}", count - 1) } else { "0".to_owned() }
 }
 
+/// The same as a bit mask.
+pub(crate) fn cpu_mask(count: u32) -> String {
+    set_mask(&first(count.max(1)), count)
+}
+
 /// A set as a bit mask, 32 bits a group as `%*pb` prints it, as wide as `count` processors.
-pub(crate) fn cpu_mask(set: &CpuSet, count: u32) -> String {
+pub(crate) fn set_mask(set: &CpuSet, count: u32) -> String {
     let groups = usize::try_from(count.max(1).div_ceil(32)).unwrap_or(1);
     let mut text = String::new();
     for group in (0..groups).rev() {
@@ -61,15 +66,13 @@ pub(crate) fn cpu_mask(set: &CpuSet, count: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::cpus::first;
 
     #[test]
     fn processors_as_lists_and_masks() {
         assert_eq!((cpu_list(1), cpu_list(2)), ("0".into(), "0-1".into()));
-        let mask = |count| cpu_mask(&first(count), count);
-        assert_eq!((mask(1), mask(2), mask(8)), ("1".into(), "3".into(), "ff".into()));
-        assert_eq!((mask(32), mask(36)), ("ffffffff".into(), "f,ffffffff".into()));
-        assert_eq!(cpu_mask(&first(1), 2), "1");
+        assert_eq!((cpu_mask(1), cpu_mask(2), cpu_mask(8)), ("1".into(), "3".into(), "ff".into()));
+        assert_eq!((cpu_mask(32), cpu_mask(36)), ("ffffffff".into(), "f,ffffffff".into()));
+        assert_eq!(set_mask(&first(1), 2), "1");
         assert_eq!(escape(b"a\nb", b"\n"), b"a\\012b");
     }
 }
