@@ -96,18 +96,23 @@ impl Watchman {
     fn duty(&self, kernel: &Weak<Kernel>) {
         loop {
             let Some(kernel) = kernel.upgrade() else { return };
-            let groups = {
+            let (groups, on_duty) = {
                 let mut shift = self.shift.lock();
                 shift.groups.retain(|group| group.upgrade().is_some_and(|group| group.is_limited()));
                 shift.on_duty = !shift.groups.is_empty();
-                shift.groups.clone()
+                (shift.groups.clone(), shift.on_duty)
             };
+            if !on_duty {
+                return;
+            }
             let now = Instant::now();
             let looks = groups.iter().filter_map(Weak::upgrade).map(|group| group.look_at_time(&kernel, now));
-            let Some(next) = looks.min() else { return };
+            let next = looks.min();
             drop(kernel);
-            // A change of a limit wakes it earlier.
-            let _ = self.parker.park(Some(next));
+            if next.is_some() {
+                // A change of a limit wakes it earlier.
+                let _ = self.parker.park(next);
+            }
         }
     }
 }
