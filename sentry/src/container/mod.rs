@@ -138,8 +138,15 @@ impl Sandbox {
         let Namespaces { pid, uts, .. } = spec.namespaces;
         let root = &self.kernel.root;
         let first = self.first.get();
+        let target = match &spec.pid_of {
+            Some(id) => {
+                let containers = self.containers.lock();
+                Some(containers.get(id).map(|other| Arc::clone(&other.pid_ns)).ok_or(Errno::ESRCH)?)
+            }
+            None => None,
+        };
         let pid_ns = match (pid, first) {
-            (NamespaceKind::Sandbox, Some((_, pid_ns))) => Arc::clone(pid_ns),
+            (NamespaceKind::Sandbox, Some((_, pid_ns))) => target.unwrap_or_else(|| Arc::clone(pid_ns)),
             _ => PidNs::new(next_ino(), Some(Arc::clone(&root.pid)), Arc::clone(&root.user))?,
         };
         let uts = match (uts, first) {

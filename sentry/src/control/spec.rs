@@ -78,6 +78,9 @@ pub struct ContainerSpec {
     pub sysctl: BTreeMap<String, String>,
     /// Namespaces of its own or shared with the sandbox' first container.
     pub namespaces: Namespaces,
+    /// Another container of the sandbox whose pid namespace it shares, rather than the first's.
+    #[serde(default)]
+    pub pid_of: Option<String>,
     /// Limits of its cgroup.
     pub limits: Limits,
     /// Path of its cgroup as the guest sees it is always `/`; this is the host's, for messages only.
