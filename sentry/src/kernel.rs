@@ -95,6 +95,8 @@ pub struct BootClock {
 pub struct Machine {
     /// Processors.
     pub cpus: u32,
+    /// Their numbers on the host.
+    pub cpu_ids: crate::cgroup::cpus::CpuSet,
     /// Bytes of memory.
     pub memory: u64,
     /// Cycles of a processor in a millisecond; 0 when unknown.

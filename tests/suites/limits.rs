@@ -152,6 +152,14 @@ fn fork_and_thread_bombs() {
 }
 
 #[test]
+fn as_many_processes_as_the_limit_says() {
+    // Each is more than one task on the host, whose limit must not come first.
+    let script = "i=0; while [ $i -lt 148 ]; do sleep 100 & i=$((i+1)); done; cat /sys/fs/cgroup/pids.current; kill $(jobs -p)";
+    let done = run("systrap", script, json!({"pids": {"limit": 150}})).expect_ok("systrap");
+    assert_eq!(done.stdout, "150\n", "{}", done.stderr);
+}
+
+#[test]
 fn nested_groups_are_enforced() {
     let script = "cd /sys/fs/cgroup; cat cgroup.controllers; echo '+memory +pids' > cgroup.subtree_control; mkdir a
         echo 16M > a/memory.max; cat a/memory.max; echo 5 > a/pids.max
@@ -163,6 +171,50 @@ fn nested_groups_are_enforced() {
         let want = "cpuset cpu io memory pids\n16777216\n0::/a\nstatus 137\n4 Resource temporarily unavailable\noom_kill 1\noom_kill 1\n1\ngone\n";
         assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
     }
+}
+
+#[test]
+fn nested_groups_have_processors_and_time() {
+    // Two busy loops for a second at 20 %, counted in the ticks of the group; then on the first processor only.
+    let script = "cd /sys/fs/cgroup; sed 's/ / +/g; s/^/+/' cgroup.controllers > cgroup.subtree_control && mkdir t
+        echo '20000 100000' > t/cpu.max; cat t/cpu.max t/cpu.weight t/cpuset.cpus.effective; echo 200 > t/cpu.weight
+        for i in 1 2; do (echo 0 > t/cgroup.procs; while :; do :; done) & done
+        sleep 2; set -- $(cat t/cpu.stat); [ $2 -gt 100000 ] && [ $2 -lt 1200000 ] && echo bounded || echo $2
+        grep -q 'nr_throttled [1-9]' t/cpu.stat && echo throttled
+        echo max > t/cpu.max; cat t/cpu.max; kill $(jobs -p); wait; set -- $(cat t/cpu.stat); [ $2 -gt 100000 ] && echo kept
+        echo 0 > t/cpuset.cpus; (echo 0 > t/cgroup.procs; nproc; grep Cpus_allowed_list /proc/self/status | cut -f2)
+        echo 99 > t/cpuset.cpus || echo none; echo '8:0 rbps=1' > t/io.max || echo no device; rmdir t && echo gone";
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let all = if all > 1 { format!("0-{}", all - 1) } else { "0".to_owned() };
+    for platform in PLATFORMS {
+        let done = run(platform, script, json!({})).expect_ok(platform);
+        let want = format!(
+            "20000 100000\n100\n{all}\nbounded\nthrottled\nmax 100000\nkept\n1\n0\nnone\nno device\ngone\n"
+        );
+        assert_eq!(done.stdout, want, "{platform}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn processors_that_the_host_gives() {
+    let resources = json!({"cpu": {"cpus": "0"}});
+    let Some((bundle, _)) = in_a_host_cgroup("exec sleep 1000", resources) else { return };
+    detach(&bundle);
+    let seen = || {
+        let script =
+            "nproc; cat /sys/fs/cgroup/cpuset.cpus.effective; grep Cpus_allowed_list /proc/self/status";
+        let mut exec = bundle.runsc("systrap", "exec");
+        command::run(exec.args([bundle.id(), "/bin/sh", "-c", script]), LIMIT).expect_ok("exec").stdout
+    };
+    assert_eq!(seen(), "1\n0\nCpus_allowed_list:\t0\n");
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        let mut update = bundle.runsc("systrap", "update");
+        command::run(update.args(["--cpuset-cpus", "0-1", bundle.id()]), LIMIT).expect_ok("update");
+        assert!(seen().starts_with("2\n0-1\n"), "{}", seen());
+    }
+    let gone = command::run(bundle.runsc("systrap", "delete").args(["--force", bundle.id()]), LIMIT);
+    gone.expect_ok("delete");
+    sweep_host_cgroups();
 }
 
 #[test]
@@ -276,7 +328,7 @@ fn host_cgroups_come_change_and_go() {
     };
     let memory = || read("memory", "memory.limit_in_bytes", "memory.max");
     assert!((64 << 20..192 << 20).contains(&memory()), "{}", memory());
-    assert!((100..200).contains(&read("pids", "pids.max", "pids.max")));
+    assert!((200..300).contains(&read("pids", "pids.max", "pids.max")));
     let members = host_file(&path, "memory", "cgroup.procs", "cgroup.procs").expect("members");
     let members = fs::read_to_string(members).expect("members");
     let names: Vec<String> = members

@@ -9,7 +9,10 @@ use crate::error::{Failure, Outcome};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use std::path::Path;
 
-/// Tasks of ours beside the guest's: host threads and stub threads are two for each of the guest's.
+/// Tasks of ours for one of the guest's: its host thread and its stub thread, and for the first of each process the
+/// stub's helper and mapper.
+const TASKS_EACH: u64 = 4;
+/// Tasks of ours beside these: monitor, gofer, network helper, template, stubs that wait, threads of the sentry.
 const OWN_TASKS: u64 = 64;
 /// Bytes of ours beside the guest's: sentry, gofer, monitor, and page tables in proportion.
 const OWN_MEMORY: u64 = 64 << 20;
@@ -62,7 +65,7 @@ pub(super) fn host_memory(bytes: u64) -> u64 {
 
 /// The host's limit of tasks for a guest's.
 pub(super) fn host_pids(tasks: u64) -> u64 {
-    tasks.saturating_mul(2).saturating_add(OWN_TASKS)
+    tasks.saturating_mul(TASKS_EACH).saturating_add(OWN_TASKS)
 }
 
 /// -1 is unlimited, 0 is unset.

@@ -12,7 +12,7 @@ mod stats;
 mod write;
 
 use crate::cli::Global;
-use crate::error::{Doing, Failure, Outcome};
+use crate::error::{Doing, Outcome};
 use crate::spec::Plan;
 use crate::spec::pod::Place as Pod;
 use host::{Driver, Group, Hierarchy, Place};
@@ -23,7 +23,11 @@ pub(crate) use oom::Witness;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use write::{Writes, put_or_say};
+
+/// How long the end of processes in an abandoned cgroup is waited for.
+const ABANDONED: Duration = Duration::from_secs(5);
 
 /// The cgroups of one container.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,15 +37,16 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Makes the directories and sets the limits. `None` when there is nothing to bound: no path and no
-    /// limits, or nobody who may.
-    pub(crate) fn create(global: &Global, plan: &Plan) -> Outcome<Option<Membership>> {
+    /// limits, or nobody who may. `note` is told before anything is made.
+    pub(crate) fn create(
+        global: &Global,
+        plan: &Plan,
+        note: impl FnOnce(&Membership) -> Outcome<()>,
+    ) -> Outcome<Option<Membership>> {
         if global.ignore_cgroups || !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
         let driver = if global.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs };
-        if driver == Driver::Systemd && !Path::new("/run/systemd/system").is_dir() {
-            return Err(Failure::new("systemd not running on this host, cannot use systemd cgroups manager"));
-        }
         let path = plan.cgroups_path.as_deref().filter(|path| !path.as_os_str().is_empty());
         let resources = plan.resources.clone().unwrap_or_default();
         if path.is_none() && bounds_nothing(&resources) {
@@ -49,7 +54,13 @@ impl Membership {
         }
         let place = host::place(path, &plan.container.id, driver)?;
         let resources = if plan.place == Pod::Root && plan.is_pod() { of_pod(resources) } else { resources };
-        Membership::create_in(&host::hierarchies(), &place, &resources).map(Some)
+        let hierarchies = host::hierarchies();
+        note(&Membership::at(&hierarchies, &place))?;
+        Membership::create_in(&hierarchies, &place, &resources).map(Some)
+    }
+
+    fn at(hierarchies: &[Hierarchy], place: &Place) -> Membership {
+        Membership { groups: hierarchies.iter().map(|hierarchy| hierarchy.group(place)).collect() }
     }
 
     fn create_in(
@@ -57,8 +68,7 @@ impl Membership {
         place: &Place,
         resources: &LinuxResources,
     ) -> Outcome<Membership> {
-        let groups = hierarchies.iter().map(|hierarchy| hierarchy.group(place)).collect();
-        let membership = Membership { groups };
+        let membership = Membership::at(hierarchies, place);
         let made = membership.make().and_then(|()| membership.set(resources, When::Creation));
         match made {
             Ok(()) => Ok(membership),
@@ -126,6 +136,19 @@ impl Membership {
         stats::read(&self.groups)
     }
 
+    /// Removes them when a `create` that was killed left them: its monitor is about to end.
+    pub(crate) fn remove_abandoned(&self) {
+        let deadline = Instant::now() + ABANDONED;
+        let is_used = |group: &Group| {
+            std::fs::read_to_string(group.path.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
+        };
+        while self.groups.iter().any(is_used) && Instant::now() < deadline {
+            // No hierarchy but v2 tells of its last process.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.remove();
+    }
+
     /// Removes the directories, and groups that were made below them. Parents stay, as runc leaves them: a
     /// pod's other containers may be about to use them.
     pub(crate) fn remove(&self) {
@@ -175,7 +198,7 @@ fn remove_tree(path: &Path, depth: u32) {
 
 /// Removes a cgroup; one whose last process has just ended is busy for a moment.
 fn gone(path: &Path) -> bool {
-    let mut pause = std::time::Duration::from_millis(1);
+    let mut pause = Duration::from_millis(1);
     for _ in 0..9 {
         match std::fs::remove_dir(path) {
             Ok(()) => return true,

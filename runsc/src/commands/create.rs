@@ -79,7 +79,7 @@ pub(super) fn begin_plan(
     let mut plan = plan;
     let made = (|| {
         let mut prepared = prepare(&plan.process, console_socket, preserve, presence)?;
-        let cgroup = Membership::create(global, &plan)?;
+        let cgroup = Membership::create(global, &plan, |cgroup| held.note(cgroup))?;
         if let Some(cgroup) = cgroup.as_ref().filter(|_| plan.is_pod() || plan.place != Place::Root) {
             prepared.descriptors.cgroups = cgroup.doors()?;
             plan.container.cgroup_files = u32::try_from(prepared.descriptors.cgroups.len()).unwrap_or(0);

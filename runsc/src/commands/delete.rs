@@ -30,7 +30,10 @@ fn one(global: &Global, store: &Store, id: &str, force: bool) -> Outcome<()> {
         Err(failure) => return Err(failure),
     };
     let Some(record) = record else {
-        // A create that was killed left an empty directory.
+        // What a create that was killed left.
+        if let Some(cgroup) = held.noted() {
+            cgroup.remove_abandoned();
+        }
         held.remove()?;
         return if force { Ok(()) } else { Err(crate::container::store::no_container(id)) };
     };

@@ -3,7 +3,7 @@
 use crate::cli::{Global, Update};
 use crate::container::{Status, Store};
 use crate::error::{Doing, Failure, Outcome};
-use crate::sandbox::launch::connect;
+use crate::sandbox::launch::{allowed_cpus, connect};
 use crate::spec::convert::limits;
 use crate::spec::load::parse;
 use ::sentry::control::message::{Ask, ErrorKind};
@@ -32,7 +32,9 @@ pub(super) fn update(global: &Global, args: &Update) -> Outcome<u8> {
     if let Some(cgroup) = &record.cgroup {
         cgroup.update(&change)?;
     }
-    let order = Ask::Update { container: args.id.clone(), limits: limits(&after) };
+    let mut limits = limits(&after);
+    limits.cpus = record.monitor.and_then(|monitor| allowed_cpus(Some(monitor.pid)));
+    let order = Ask::Update { container: args.id.clone(), limits };
     match connect(&store.socket(&record.sandbox)).map(|mut client| client.order(order)) {
         // The host's cgroup enforces them.
         Ok(Err(error)) if error.kind == ErrorKind::Unsupported && record.cgroup.is_some() => {

@@ -1,6 +1,7 @@
 //! The directory of all containers.
 
 use super::{Record, Status};
+use crate::cgroup::Membership;
 use crate::cli::Global;
 use crate::error::{Doing, Failure, Outcome};
 use rustix::fs::{
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
+/// Cgroups, from before they are made until they stand in the record.
+const CGROUPS: &str = "cgroups.json";
 /// Socket of the sandbox, in the directory of its first container.
 pub(crate) const SOCKET: &str = "control.sock";
 
@@ -77,6 +80,9 @@ impl Store {
             };
             if held.read()?.is_some() {
                 return Err(taken());
+            }
+            if let Some(cgroup) = held.noted() {
+                cgroup.remove_abandoned();
             }
             held.clear()?;
             return Ok(held);
@@ -194,6 +200,21 @@ impl Held {
         renameat_with(&self.dir, STATE_NEW, &self.dir, STATE, RenameFlags::empty()).doing(what)
     }
 
+    /// Notes cgroups that are about to be made, for whoever cleans up if there is never a record.
+    pub(crate) fn note(&self, cgroup: &Membership) -> Outcome<()> {
+        let what = || self.path.join(CGROUPS).display().to_string();
+        let text = serde_json::to_vec(cgroup).doing(what)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = openat(&self.dir, CGROUPS, flags, Mode::RUSR | Mode::WUSR).doing(what)?;
+        File::from(file).write_all(&text).doing(what)
+    }
+
+    /// What [`Held::note`] has noted.
+    pub(crate) fn noted(&self) -> Option<Membership> {
+        let file = openat(&self.dir, CGROUPS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        serde_json::from_reader(File::from(file)).ok()
+    }
+
     /// Lets others have the container while this process runs it.
     pub(crate) fn unlock(&self) {
         let _ = flock(&self.dir, FlockOperation::Unlock);
@@ -211,7 +232,7 @@ impl Held {
     }
 
     fn clear(&self) -> Outcome<()> {
-        for name in [STATE, STATE_NEW, SOCKET] {
+        for name in [STATE, STATE_NEW, CGROUPS, SOCKET] {
             match unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => {

@@ -7,6 +7,7 @@ use super::{gofer, network, sentry};
 use crate::cli::Global;
 use crate::error::{Doing, Failure, HostError, Outcome};
 use crate::spec::{Plan, convert};
+use ::sentry::cgroup::cpus::{self, CpuSet};
 use ::sentry::control::Donated;
 use ::sentry::control::client::Client;
 use ::sentry::control::message::{Ask, MOST_FDS};
@@ -74,7 +75,9 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let Doors { listener, log, last_words, reach } = doors;
     let (helper, wire, word) = helper(reach.as_ref())?;
     let inherited = Inherited { owner: sentry_owner, listener, network: wire, donated, log, last_words };
-    let sentry = Killed(Some(sentry::spawn(config, plan.container.clone(), inherited, who)?));
+    let mut container = plan.container.clone();
+    container.limits.cpus = allowed_cpus(None);
+    let sentry = Killed(Some(sentry::spawn(config, container, inherited, who)?));
     map_ids(sentry.pid(), who)?;
     rustix::net::send(&owner, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "starting the sentry")?;
     let gofer = Killed(Some(gofer::spawn(
@@ -116,7 +119,9 @@ pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<L
     if donated.len() > MOST_FDS {
         return Err(Failure::new(format!("--preserve-fds: more than {MOST_FDS}")));
     }
-    if let Err(error) = client.ask(Ask::Create { spec: Box::new(plan.container.clone()) }, &donated) {
+    let mut spec = Box::new(plan.container.clone());
+    spec.limits.cpus = allowed_cpus(None);
+    if let Err(error) = client.ask(Ask::Create { spec }, &donated) {
         return Err(explain(error.into(), failures, None));
     }
     let gofer = gofer.keep().ok_or_else(|| Failure::new("gofer"))?;
@@ -191,9 +196,29 @@ fn boot_config(global: &Global, plan: &Plan) -> BootConfig {
         strace: global.strace,
         debug: global.debug,
         memory_limit: host_memory(),
-        cpus: rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count()),
+        cpu_ids: online(),
         host: HostFacts::default(),
     }
+}
+
+/// Processors of the machine.
+fn online() -> CpuSet {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    cpus::parse(text.trim()).ok().flatten().or_else(|| affinity(None)).unwrap_or_else(|| cpus::first(1))
+}
+
+/// Processors that a process may be on.
+fn affinity(pid: Option<i32>) -> Option<CpuSet> {
+    let found = rustix::thread::sched_getaffinity(pid.and_then(rustix::process::Pid::from_raw)).ok()?;
+    let mut set = cpus::none();
+    (0..cpus::MOST).filter(|cpu| found.is_set(*cpu)).for_each(|cpu| cpus::add(&mut set, cpu));
+    Some(set)
+}
+
+/// Processors that the host lets a process of a container have: this one's, in its cgroup, or another's. `None` when
+/// that is all there are.
+pub(crate) fn allowed_cpus(pid: Option<i32>) -> Option<CpuSet> {
+    affinity(pid).filter(|set| *set != online())
 }
 
 fn host_memory() -> u64 {

@@ -94,7 +94,9 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     let linux = spec.linux().clone().unwrap_or_default();
     let annotations: BTreeMap<_, _> =
         spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let place = pod::find(&Store::open(global)?, &annotations, &linux)?;
+    let store = Store::open(global)?;
+    let place = pod::find(&store, &annotations, &linux)?;
+    let pid_of = pod::pid_target(&store, &place, &linux)?;
     let overlay = overlay(global, &annotations)?;
     let root = spec.root().as_ref().ok_or_else(|| Failure::new("root: missing"))?;
     let readonly = root.readonly().unwrap_or(false);
@@ -136,6 +138,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         namespaces,
+        pid_of,
         limits: linux.resources().as_ref().map(limits).unwrap_or_default(),
         cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
         cgroup_files: 0,
@@ -336,6 +339,7 @@ pub(crate) fn limits(resources: &LinuxResources) -> Limits {
             .and_then(positive)
             .or_else(|| unified("memory.max"))
             .map(pages),
+        oom_group: unified("memory.oom.group") == Some(1),
         pids_max: resources
             .pids()
             .as_ref()
@@ -344,6 +348,8 @@ pub(crate) fn limits(resources: &LinuxResources) -> Limits {
         cpu_quota_us: cpu.and_then(|cpu| cpu.quota()).and_then(positive),
         cpu_period_us: cpu.and_then(|cpu| cpu.period()).filter(|period| *period != 0),
         cpu_weight: cpu.and_then(|cpu| cpu.shares()).filter(|shares| *shares != 0).map(cpu_weight),
+        // The host is asked once it has set them.
+        cpus: None,
     }
 }
 

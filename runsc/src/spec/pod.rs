@@ -35,10 +35,25 @@ pub(crate) fn find(store: &Store, annotations: &BTreeMap<String, String>, linux:
     let Some(pid) = network.and_then(|network| owner(network.path().as_deref()?)) else {
         return Ok(Place::Root);
     };
+    Ok(behind(store, pid)?.map_or(Place::Root, |record| Place::Member(record.sandbox)))
+}
+
+/// The container whose pid callers know as `pid`.
+fn behind(store: &Store, pid: i32) -> Outcome<Option<Record>> {
     let is_owner =
         |record: &Record| record.monitor.is_some_and(|monitor| monitor.pid == pid && monitor.alive());
-    let record = store.list()?.into_iter().find(is_owner);
-    Ok(record.map_or(Place::Root, |record| Place::Member(record.sandbox)))
+    Ok(store.list()?.into_iter().find(is_owner))
+}
+
+/// Which further container of a pod's sandbox has the pid namespace that a bundle names by path (a debugger's
+/// container, beside the one that it looks at).
+pub(crate) fn pid_target(store: &Store, place: &Place, linux: &Linux) -> Outcome<Option<String>> {
+    let Place::Member(sandbox) = place else { return Ok(None) };
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let pid = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+    let Some(pid) = pid.and_then(|pid| owner(pid.path().as_deref()?)) else { return Ok(None) };
+    let is_further = |record: &Record| record.sandbox == *sandbox && !record.is_root();
+    Ok(behind(store, pid)?.filter(is_further).map(|record| record.id))
 }
 
 /// The process in `/proc/PID/ns/NAME`.

@@ -1,6 +1,7 @@
 //! cgroup2 as a file system: a directory for each group, files for what it says and takes.
 
-use super::{Cgroup, Controllers, NO_LIMIT, Wanted};
+use super::bandwidth::PERIOD_US;
+use super::{Cgroup, Controllers, NO_LIMIT, Wanted, cpus};
 use crate::kernel::Kernel;
 use crate::procfs::subject::{Subject, reader};
 use crate::procfs::text::put;
@@ -98,6 +99,9 @@ fn below_root(view: &View) -> SysResult<()> {
 
 const MEMORY: Option<Controllers> = Some(Controllers::MEMORY);
 const PIDS: Option<Controllers> = Some(Controllers::PIDS);
+const CPU: Option<Controllers> = Some(Controllers::CPU);
+const CPUSET: Option<Controllers> = Some(Controllers::CPUSET);
+const IO: Option<Controllers> = Some(Controllers::IO);
 
 const fn of(controller: Option<Controllers>, name: &'static str, read: Read, write: Option<Write>) -> File {
     File { name, read: Some(read), write, controller }
@@ -118,7 +122,7 @@ macro_rules! kept {
     };
 }
 
-static FILES: [File; 42] = [
+static FILES: [File; 43] = [
     shows("cgroup.controllers", |view, _| Ok(controllers(view))),
     shows("cgroup.events", |view, _| {
         let populated = u8::from(!view.group.tasks(&view.kernel).is_empty());
@@ -148,18 +152,22 @@ static FILES: [File; 42] = [
     takes("cgroup.subtree_control", |view, _| Ok(handed_out(view)), hand_out),
     takes("cgroup.threads", threads, |_, _, _| Err(Errno::EOPNOTSUPP)),
     takes("cgroup.type", |_, _| Ok(b"domain\n".to_vec()), |_, _, _| Err(Errno::EOPNOTSUPP)),
-    takes("cpu.max", |view, _| Ok(cpu_max(view)), refuse),
-    takes("cpu.max.burst", zero, refuse),
+    of(CPU, "cpu.idle", zero, Some(refuse)),
+    of(CPU, "cpu.max", |view, _| Ok(cpu_max(view)), Some(set_cpu_max)),
+    of(CPU, "cpu.max.burst", zero, Some(refuse)),
     shows("cpu.pressure", pressure),
     shows("cpu.stat", |view, _| Ok(cpu_stat(view))),
-    takes("cpu.weight", |view, _| Ok(number(view.group.limits.lock().cpu_weight.unwrap_or(100))), refuse),
-    takes("cpu.weight.nice", zero, refuse),
-    takes("cpuset.cpus", |_, _| Ok(b"\n".to_vec()), refuse),
-    shows("cpuset.cpus.effective", |view, _| {
-        Ok(format!("{}\n", crate::procfs::text::cpu_list(view.kernel.machine.cpus)).into_bytes())
-    }),
-    takes("cpuset.mems", |_, _| Ok(b"\n".to_vec()), refuse),
-    shows("cpuset.mems.effective", |_, _| Ok(b"0\n".to_vec())),
+    of(CPU, "cpu.weight", |view, _| Ok(number(cpu_weight(view))), Some(set_cpu_weight)),
+    of(CPUSET, "cpuset.cpus", own_cpus, Some(set_cpus)),
+    of(
+        CPUSET,
+        "cpuset.cpus.effective",
+        |view, _| Ok(format!("{}\n", cpus::list(&view.group.cpus(&view.kernel))).into_bytes()),
+        None,
+    ),
+    of(CPUSET, "cpuset.mems", |_, _| Ok(b"\n".to_vec()), Some(set_mems)),
+    of(CPUSET, "cpuset.mems.effective", |_, _| Ok(b"0\n".to_vec()), None),
+    of(IO, "io.max", |_, _| Ok(Vec::new()), Some(set_io_max)),
     shows("io.pressure", pressure),
     shows("io.stat", |_, _| Ok(Vec::new())),
     of(MEMORY, "memory.current", |view, _| Ok(number(view.group.usage(&view.kernel))), None),
@@ -196,7 +204,7 @@ static FILES: [File; 42] = [
         },
         None,
     ),
-    of(MEMORY, "memory.pressure", pressure, None),
+    shows("memory.pressure", pressure),
     of(MEMORY, "memory.stat", |view, _| Ok(memory_stat(view)), None),
     of(MEMORY, "memory.swap.current", zero, None),
     of(MEMORY, "memory.swap.events", |_, _| Ok(b"high 0\nmax 0\nfail 0\n".to_vec()), None),
@@ -222,22 +230,28 @@ fn exists(file: &File, group: &Cgroup) -> bool {
     let Some(parent) = group.parent() else { return true };
     match file.controller {
         Some(controller) => parent.offers().contains(controller),
-        None => file.name.starts_with("cgroup.") || file.name == "cpu.stat",
+        None => true,
     }
 }
 
+/// In the order in which Linux names them.
+const NAMES: [(Controllers, &str); 5] = [
+    (Controllers::CPUSET, "cpuset"),
+    (Controllers::CPU, "cpu"),
+    (Controllers::IO, "io"),
+    (Controllers::MEMORY, "memory"),
+    (Controllers::PIDS, "pids"),
+];
+
 fn names(set: Controllers) -> Vec<u8> {
-    let found: Vec<&str> = [(Controllers::MEMORY, "memory"), (Controllers::PIDS, "pids")]
-        .iter()
-        .filter(|(one, _)| set.contains(*one))
-        .map(|(_, name)| *name)
-        .collect();
+    let found: Vec<&str> =
+        NAMES.iter().filter(|(one, _)| set.contains(*one)).map(|(_, name)| *name).collect();
     format!("{}\n", found.join(" ")).into_bytes()
 }
 
 fn controllers(view: &View) -> Vec<u8> {
     match view.group.parent() {
-        None => b"cpuset cpu io memory pids\n".to_vec(),
+        None => names(Controllers::all()),
         Some(parent) => names(parent.offers()),
     }
 }
@@ -258,13 +272,7 @@ fn hand_out(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<(
             (_, Some(name)) => (false, name),
             _ => return Err(Errno::EINVAL),
         };
-        let one = match name {
-            "pids" => Controllers::PIDS,
-            "memory" => Controllers::MEMORY,
-            "cpu" | "cpuset" | "io" if on => return Err(Errno::EOPNOTSUPP),
-            "cpu" | "cpuset" | "io" => continue,
-            _ => return Err(Errno::EINVAL),
-        };
+        let one = NAMES.iter().find(|(_, known)| *known == name).map(|(one, _)| *one).ok_or(Errno::EINVAL)?;
         if on && !have.contains(one) {
             return Err(Errno::ENOENT);
         }
@@ -366,34 +374,98 @@ fn set_pids_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResu
 }
 
 fn cpu_max(view: &View) -> Vec<u8> {
-    let limits = *view.group.limits.lock();
-    let period = limits.cpu_period_us.unwrap_or(100_000);
-    match limits.cpu_quota_us {
+    let (quota, period) = if view.group.parent.is_none() {
+        let limits = *view.group.limits.lock();
+        (limits.cpu_quota_us, limits.cpu_period_us.unwrap_or(PERIOD_US))
+    } else {
+        let (quota, period) = view.group.quota();
+        (Some(quota).filter(|quota| *quota != NO_LIMIT), period)
+    };
+    match quota {
         Some(quota) => format!("{quota} {period}\n"),
         None => format!("max {period}\n"),
     }
     .into_bytes()
 }
 
-fn cpu_stat(view: &View) -> Vec<u8> {
-    let (user, system, _) = crate::procfs::system::machine_times(&view.kernel);
-    let (user, system) = if view.group.parent.is_none() { (user, system) } else { own_times(view) };
-    let (user, system) = (user / 1000, system / 1000);
-    format!(
-        "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnice_usec 0\ncore_sched.force_idle_usec 0\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\nnr_bursts 0\nburst_usec 0\n",
-        user.saturating_add(system)
-    )
-    .into_bytes()
+/// `MAX`, or `MAX PERIOD`, in microseconds.
+fn set_cpu_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    let text = write.text()?;
+    let mut words = text.split_ascii_whitespace();
+    let number = |word: &str| word.parse::<u64>().map_err(|_| Errno::EINVAL);
+    let quota = match words.next().ok_or(Errno::EINVAL)? {
+        "max" => NO_LIMIT,
+        word => number(word)?,
+    };
+    let period = words.next().map_or(Ok(view.group.quota().1), number)?;
+    if quota < 1000 || !(1000..=1_000_000).contains(&period) || words.next().is_some() {
+        return Err(Errno::EINVAL);
+    }
+    view.group.set_quota(&view.kernel, quota, period);
+    Ok(())
 }
 
-fn own_times(view: &View) -> (u64, u64) {
-    let tasks = view.group.tasks(&view.kernel);
-    let system = tasks.iter().map(|task| task.times.system_ns()).fold(0, u64::saturating_add);
-    let mut spaces: Vec<_> = tasks.iter().filter_map(|task| task.published.lock().mm.clone()).collect();
-    spaces.sort_unstable_by_key(|mm| mm.id());
-    spaces.dedup_by_key(|mm| mm.id());
-    let user = spaces.iter().map(|mm| mm.cpu_ns()).fold(0, u64::saturating_add);
-    (user, system)
+fn cpu_weight(view: &View) -> u64 {
+    if view.group.parent.is_none() {
+        return view.group.limits.lock().cpu_weight.unwrap_or(100);
+    }
+    view.group.cpu.weight.load(Ordering::Relaxed)
+}
+
+/// A wish, as nice(2) is: who runs when processors are short is for the host to say.
+fn set_cpu_weight(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    match write.number::<u64>()? {
+        weight @ 1..=10_000 => view.group.cpu.weight.store(weight, Ordering::Relaxed),
+        _ => return Err(Errno::ERANGE),
+    }
+    Ok(())
+}
+
+fn own_cpus(view: &View, _by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    let own = view.group.own_cpus(&view.kernel);
+    Ok(format!("{}\n", own.map_or_else(String::new, |own| cpus::list(&own))).into_bytes())
+}
+
+fn set_cpus(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    view.group.set_cpus(&view.kernel, write.text()?)
+}
+
+/// The machine has one memory node.
+fn set_mems(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    match cpus::parse(write.text()?)? {
+        Some(set) if set != cpus::first(1) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+/// `MAJOR:MINOR KEY=VALUE...`: there is no block device to bound.
+fn set_io_max(view: &View, write: &WriteText<'_>, _by: &Caller<'_>) -> SysResult<()> {
+    below_root(view)?;
+    let device = write.text()?.split_ascii_whitespace().next().and_then(|word| word.split_once(':'));
+    let (major, minor) = device.ok_or(Errno::EINVAL)?;
+    let is_number = |word: &str| word.parse::<u32>().is_ok();
+    Err(if is_number(major) && is_number(minor) { Errno::ENODEV } else { Errno::EINVAL })
+}
+
+fn cpu_stat(view: &View) -> Vec<u8> {
+    let (user, system, _) = crate::procfs::system::machine_times(&view.kernel);
+    let (user, system) =
+        if view.group.parent.is_none() { (user, system) } else { view.group.cpu_times(&view.kernel) };
+    let (user, system) = (user / 1000, system / 1000);
+    let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    let cpu = &view.group.cpu;
+    format!(
+        "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnice_usec 0\ncore_sched.force_idle_usec 0\nnr_periods {}\nnr_throttled {}\nthrottled_usec {}\nnr_bursts 0\nburst_usec 0\n",
+        user.saturating_add(system),
+        of(&cpu.periods),
+        of(&cpu.times_throttled),
+        of(&cpu.throttled_us)
+    )
+    .into_bytes()
 }
 
 fn memory_stat(view: &View) -> Vec<u8> {

@@ -8,6 +8,7 @@
 
 use super::{Cgroup, NO_LIMIT};
 use crate::control::OomNotice;
+use crate::control::spec::Limits;
 use crate::kernel::Kernel;
 use crate::process::{Process, WaitStatus};
 use crate::signal::send;
@@ -92,14 +93,14 @@ impl Counts {
 }
 
 impl Memory {
-    pub(super) fn new(max: u64) -> Memory {
+    pub(super) fn new(limits: &Limits) -> Memory {
         Memory {
-            max: AtomicU64::new(max),
+            max: AtomicU64::new(limits.memory_max.unwrap_or(NO_LIMIT)),
             high: AtomicU64::new(NO_LIMIT),
             low: AtomicU64::new(0),
             min: AtomicU64::new(0),
             swap_max: AtomicU64::new(NO_LIMIT),
-            together: AtomicBool::new(false),
+            together: AtomicBool::new(limits.oom_group),
             peak: AtomicU64::new(0),
             charged: AtomicU64::new(0),
             own: Counts::default(),
@@ -122,6 +123,7 @@ impl Memory {
 pub struct Bounds {
     roots: Ranked<Leaf, Vec<Weak<Cgroup>>>,
     pub(super) common: super::home::Common,
+    pub(super) watchman: Arc<super::bandwidth::Watchman>,
 }
 
 impl Bounds {

@@ -2,8 +2,10 @@
 //!
 //! Each container has a root of its own, shown as `/`. `pids.max` is enforced at every fork and `memory.max`
 //! where pages are allocated, in every group; the processor limits of the container are the host's to
-//! enforce and are shown here: guests cannot hand those down, and are told so. Rank of the groups: `Leaf`.
+//! enforce and are shown here, those of nested groups are [`bandwidth`]'s and [`cpus`]'. Rank of the groups: `Leaf`.
 
+mod bandwidth;
+pub mod cpus;
 mod files;
 mod home;
 pub mod memory;
@@ -52,6 +54,9 @@ pub struct Cgroup {
     offers: AtomicU8,
     /// Processor limits, which the host enforces; only the root's are set.
     limits: Ranked<Leaf, Limits>,
+    /// `cpuset.cpus` of a nested group.
+    cpuset: Ranked<Leaf, Option<cpus::CpuSet>>,
+    cpu: bandwidth::Cpu,
 }
 
 /// What `cgroup.freeze` was told.
@@ -67,6 +72,9 @@ bitflags::bitflags! {
     struct Controllers: u8 {
         const MEMORY = 1;
         const PIDS = 2;
+        const CPU = 4;
+        const CPUSET = 8;
+        const IO = 16;
     }
 }
 
@@ -99,6 +107,7 @@ impl Cgroup {
         }
         *self.limits.lock() = *limits;
         self.pids_max.store(limits.pids_max.unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.memory.together.store(limits.oom_group, Ordering::Relaxed);
         self.set_memory_max(kernel, max);
         Ok(())
     }
@@ -124,10 +133,12 @@ impl Cgroup {
             pids_max: AtomicU64::new(limits.pids_max.unwrap_or(NO_LIMIT)),
             pids_refused: AtomicU64::new(0),
             pids_peak: AtomicU64::new(0),
-            memory: memory::Memory::new(limits.memory_max.unwrap_or(NO_LIMIT)),
+            memory: memory::Memory::new(&limits),
             home: OnceLock::new(),
             offers: AtomicU8::new(0),
             limits: Ranked::new(limits),
+            cpuset: Ranked::default(),
+            cpu: bandwidth::Cpu::default(),
         })
     }
     fn parent(&self) -> Option<Arc<Cgroup>> {
@@ -205,12 +216,26 @@ impl Cgroup {
         }
         false
     }
-    /// Has a process know whether its group is frozen.
+    /// Whether its members must rest: frozen, or out of processor time, as this group or one above it is.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let mut at = self.me.upgrade();
+        while let Some(group) = at {
+            if group.freeze.load(Ordering::SeqCst) || group.cpu.throttled.load(Ordering::SeqCst) {
+                return true;
+            }
+            at = group.parent();
+        }
+        false
+    }
+    /// Has a process know whether its group is held.
     fn tell(&self, process: &Process) {
-        let frozen = self.is_frozen();
-        let was = process.marks.frozen_by_group.swap(frozen, Ordering::SeqCst);
-        match (was, frozen) {
-            (false, true) => freezer::hold(process),
+        let held = self.is_held();
+        let was = process.marks.frozen_by_group.swap(held, Ordering::SeqCst);
+        match (was, held) {
+            // One that was out of time only has threads that sleep on.
+            (_, true) if self.is_frozen() => freezer::hold(process),
+            (false, true) => freezer::hold_gently(process),
             (true, false) => freezer::release(process),
             _ => {}
         }
@@ -293,6 +318,9 @@ impl Cgroup {
             return Err(Errno::EBUSY);
         }
         let old = task.process.cgroup.lock().replace(Arc::clone(self));
+        if !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, self)) {
+            self.hand_over(old.as_ref(), &task.process);
+        }
         drop(old);
         self.tell(&task.process);
         Ok(())

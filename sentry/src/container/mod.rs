@@ -110,8 +110,12 @@ impl Sandbox {
         platform: Arc<dyn Platform>,
         network: Option<HostNet>,
     ) -> SysResult<Arc<Sandbox>> {
-        let machine =
-            Machine { cpus: config.cpus.max(1), memory: config.memory_limit, cpu_khz: config.host.cpu_khz };
+        let machine = Machine {
+            cpus: crate::cgroup::cpus::count(&config.cpu_ids).max(1),
+            cpu_ids: config.cpu_ids,
+            memory: config.memory_limit,
+            cpu_khz: config.host.cpu_khz,
+        };
         let kernel = Kernel::new(platform, machine, network)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
@@ -134,8 +138,15 @@ impl Sandbox {
         let Namespaces { pid, uts, .. } = spec.namespaces;
         let root = &self.kernel.root;
         let first = self.first.get();
+        let target = match &spec.pid_of {
+            Some(id) => {
+                let containers = self.containers.lock();
+                Some(containers.get(id).map(|other| Arc::clone(&other.pid_ns)).ok_or(Errno::ESRCH)?)
+            }
+            None => None,
+        };
         let pid_ns = match (pid, first) {
-            (NamespaceKind::Sandbox, Some((_, pid_ns))) => Arc::clone(pid_ns),
+            (NamespaceKind::Sandbox, Some((_, pid_ns))) => target.unwrap_or_else(|| Arc::clone(pid_ns)),
             _ => PidNs::new(next_ino(), Some(Arc::clone(&root.pid)), Arc::clone(&root.user))?,
         };
         let uts = match (uts, first) {

@@ -37,8 +37,8 @@ pub struct BootConfig {
     pub debug: bool,
     /// Bytes that the memory file may grow to.
     pub memory_limit: u64,
-    /// Processors the guest sees.
-    pub cpus: u32,
+    /// Processors the guest sees, by their numbers on the host.
+    pub cpu_ids: [u64; 16],
     /// Contents of host files that are gone once the walls are up.
     pub host: HostFacts,
 }
@@ -78,6 +78,9 @@ pub struct ContainerSpec {
     pub sysctl: BTreeMap<String, String>,
     /// Namespaces of its own or shared with the sandbox' first container.
     pub namespaces: Namespaces,
+    /// Another container of the sandbox whose pid namespace it shares, rather than the first's.
+    #[serde(default)]
+    pub pid_of: Option<String>,
     /// Limits of its cgroup.
     pub limits: Limits,
     /// Path of its cgroup as the guest sees it is always `/`; this is the host's, for messages only.
@@ -327,6 +330,8 @@ pub struct IdMapping {
 pub struct Limits {
     /// Bytes.
     pub memory_max: Option<u64>,
+    /// memory.oom.group: all processes are killed together.
+    pub oom_group: bool,
     /// Tasks.
     pub pids_max: Option<u64>,
     /// CPU time per period, in microseconds.
@@ -335,6 +340,8 @@ pub struct Limits {
     pub cpu_period_us: Option<u64>,
     /// cpu.weight, 1 to 10000.
     pub cpu_weight: Option<u64>,
+    /// Processors that the host lets it have, by their numbers there.
+    pub cpus: Option<[u64; 16]>,
 }
 
 /// A process: the first one of a container, or one that `exec` adds.

@@ -107,6 +107,10 @@ fn leave_group(shared: &Arc<TaskShared>, status: WaitStatus) {
         }
         return;
     }
+    let group = process.cgroup.lock().clone();
+    if let Some(group) = group {
+        group.keep_time(&process);
+    }
     let final_status = {
         let state = process.state.lock();
         state.exiting.or(state.leader_status).unwrap_or(status)

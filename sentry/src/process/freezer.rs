@@ -90,6 +90,17 @@ pub fn hold(process: &Process) {
     }
 }
 
+/// The same for a process that may not use more time now: a thread that sleeps goes on with that, and rests after it.
+pub fn hold_gently(process: &Process) {
+    for task in process.threads() {
+        if task.mode() == RunMode::Sleeping {
+            task.set_work(Work::FREEZE);
+        } else {
+            task.kick(Work::FREEZE);
+        }
+    }
+}
+
 /// Lets a process run again, unless its container or its control group still hold it.
 pub fn release(process: &Process) {
     if process.is_frozen() {

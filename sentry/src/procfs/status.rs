@@ -1,7 +1,8 @@
 //! What /proc/pid says about a thread or process in words and numbers (proc_pid_stat(5) and its like).
 
 use super::subject::{PtraceAccess, Scope, Subject, may_access, reader};
-use super::text::{cpu_list, cpu_mask, number, put};
+use super::text::{number, put, set_mask};
+use crate::cgroup::cpus;
 use crate::process::exit::ticks;
 use crate::process::limits::{INFINITY, Limit, Resource};
 use crate::process::pid::Pid;
@@ -146,8 +147,10 @@ pub(super) fn status(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     out.push_str(
         "Speculation_Store_Bypass:\tthread vulnerable\nSpeculationIndirectBranch:\tconditional enabled\n",
     );
-    let cpus = subject.kernel.machine.cpus;
-    put!(out, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n", cpu_mask(cpus), cpu_list(cpus));
+    let affinity = task.sched.lock().affinity;
+    let allowed = cpus::within(&affinity, &cpus::of_process(&subject.kernel, &task.process));
+    put!(out, "Cpus_allowed:\t{}\n", set_mask(&allowed, subject.kernel.machine.cpus));
+    put!(out, "Cpus_allowed_list:\t{}\n", cpus::list(&allowed));
     out.push_str("Mems_allowed:\t1\nMems_allowed_list:\t0\n");
     put!(out, "voluntary_ctxt_switches:\t{}\n", task.times.sleeps.load(Ordering::Relaxed));
     out.push_str("nonvoluntary_ctxt_switches:\t0\nx86_Thread_features:\t\nx86_Thread_features_locked:\t\n");

@@ -1,5 +1,6 @@
 //! Small helpers for text files.
 
+use crate::cgroup::cpus::{CpuSet, first};
 use std::fmt::Write;
 
 /// Appends formatted text; a `String` takes all of it.
@@ -39,15 +40,21 @@ pub(crate) fn cpu_list(count: u32) -> String {
     if count > 1 { format!("0-{}", count - 1) } else { "0".to_owned() }
 }
 
-/// The same as a bit mask, 32 bits a group as `%*pb` prints it.
+/// The same as a bit mask.
 pub(crate) fn cpu_mask(count: u32) -> String {
-    let groups = count.max(1).div_ceil(32);
+    set_mask(&first(count.max(1)), count)
+}
+
+/// A set as a bit mask, 32 bits a group as `%*pb` prints it, as wide as `count` processors.
+pub(crate) fn set_mask(set: &CpuSet, count: u32) -> String {
+    let groups = usize::try_from(count.max(1).div_ceil(32)).unwrap_or(1);
     let mut text = String::new();
     for group in (0..groups).rev() {
-        let bits = count.saturating_sub(group * 32).min(32);
-        let mask = if bits == 32 { u32::MAX } else { (1_u32 << bits) - 1 };
+        let word = set.get(group / 2).copied().unwrap_or(0);
+        let mask = word >> (group % 2 * 32) & u64::from(u32::MAX);
         if text.is_empty() {
-            let width = usize::try_from(bits.div_ceil(4)).unwrap_or(8);
+            let bits = usize::try_from(count).unwrap_or(32).saturating_sub(group * 32).min(32);
+            let width = bits.div_ceil(4);
             put!(text, "{mask:0width$x}");
         } else {
             put!(text, ",{mask:08x}");
@@ -64,8 +71,8 @@ mod tests {
     fn processors_as_lists_and_masks() {
         assert_eq!((cpu_list(1), cpu_list(2)), ("0".into(), "0-1".into()));
         assert_eq!((cpu_mask(1), cpu_mask(2), cpu_mask(8)), ("1".into(), "3".into(), "ff".into()));
-        assert_eq!(cpu_mask(32), "ffffffff");
-        assert_eq!(cpu_mask(36), "f,ffffffff");
+        assert_eq!((cpu_mask(32), cpu_mask(36)), ("ffffffff".into(), "f,ffffffff".into()));
+        assert_eq!(set_mask(&first(1), 2), "1");
         assert_eq!(escape(b"a\nb", b"\n"), b"a\\012b");
     }
 }

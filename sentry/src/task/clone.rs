@@ -167,7 +167,7 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     process.marks.shares_memory.store(beside, Ordering::Relaxed);
     let group = parent.cgroup.lock().clone();
     if let Some(group) = &group {
-        process.marks.frozen_by_group.store(group.is_frozen(), Ordering::SeqCst);
+        process.marks.frozen_by_group.store(group.is_held(), Ordering::SeqCst);
     }
     *process.cgroup.lock() = group;
     if let Some(freezer) = parent.freezer.get() {

@@ -146,6 +146,32 @@ fn the_hosts_network() {
 }
 
 #[test]
+fn a_container_that_looks_at_another() {
+    let daemon = Daemon::start();
+    let cri = daemon.cri();
+    let pod = Pod::run(&cri, pod::config(&daemon, "debug"), OURS);
+    let app = pod.start(&container("app", &["/bin/sleep", "4711"]));
+    let other = pod.start(&container("other", SERVE));
+    let mut config = container("debugger", SERVE);
+    let options = security(&mut config).namespace_options.get_or_insert_default();
+    (options.pid, options.target_id) = (namespace_mode::TARGET, app.clone());
+    let debugger = pod.start(&config);
+    assert_eq!(pod.sh(&debugger, "tr '\\0' ' ' < /proc/1/cmdline"), "/bin/sleep 4711 ");
+    // Its root is reached through its processes, and another container is not seen.
+    assert_eq!(
+        pod.sh(&debugger, "ls /proc/1/root/bin/busybox; ps | grep -c 'echo [u]p'"),
+        "/proc/1/root/bin/busybox\n1\n"
+    );
+    cri.stop(&debugger, 5).expect("StopContainer");
+    assert_eq!(pod.ended(&debugger).exit_code, 0);
+    for id in [&app, &other] {
+        assert_eq!(cri.container_status(id).expect("ContainerStatus").state, container_state::RUNNING);
+    }
+    pod.remove();
+    daemon.expect_nothing_left();
+}
+
+#[test]
 fn names_settings_and_privileges() {
     let daemon = Daemon::start();
     let cri = daemon.cri();

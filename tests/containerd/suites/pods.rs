@@ -89,9 +89,11 @@ fn stats_and_update() {
         cpu_period: 100_000,
         cpu_quota: 50_000,
         memory_limit_in_bytes: 256 << 20,
+        cpuset_cpus: "0".to_owned(),
         ..Resources::default()
     };
     cri.update(&busy, limits).expect("UpdateContainerResources");
+    assert_eq!(pod.sh(&busy, "nproc; cat /sys/fs/cgroup/cpuset.cpus.effective"), "1\n0\n");
     assert_eq!(pod.sh(&busy, "cat /sys/fs/cgroup/memory.max"), format!("{}\n", 256 << 20));
     assert_eq!(pod.sh(&busy, "cat /sys/fs/cgroup/cpu.max"), "50000 100000\n");
     pod.remove();

@@ -74,7 +74,9 @@ pub fn getrandom(cx: &mut Cx<'_>, buf: UserAddr, len: usize, flags: u32) -> Call
 
 /// getcpu(2).
 pub fn getcpu(cx: &mut Cx<'_>, cpu: UserPtr<u32>, node: UserPtr<u32>) -> CallResult<()> {
-    let here = u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(0) % cx.kernel().machine.cpus.max(1);
+    let here = u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(0);
+    let allowed = crate::cgroup::cpus::of_process(cx.kernel(), &cx.shared.process);
+    let here = crate::cgroup::cpus::stand_in(&allowed, here);
     cx.write_if(cpu, &here)?;
     Ok(cx.write_if(node, &0)?)
 }

@@ -1,5 +1,6 @@
 //! sched_*(2), getpriority(2), ioprio_get(2): values that read back. The host schedules.
 
+use crate::cgroup::cpus;
 use crate::task::{Cx, TaskShared};
 use abi::time::Timespec;
 use abi::{CallResult, Errno, SysResult, UserAddr, UserPtr};
@@ -286,17 +287,6 @@ pub fn sched_getattr(
     Ok(cx.mm().write_bytes(attr.addr(), value.as_bytes().get(..len).unwrap_or_default())?)
 }
 
-/// Processors of the machine as a set.
-fn possible(cx: &Cx<'_>) -> [u64; 16] {
-    let mut set = [0; 16];
-    let cpus = usize::try_from(cx.kernel().machine.cpus.max(1)).unwrap_or(1);
-    for (word, value) in set.iter_mut().enumerate() {
-        let left = cpus.saturating_sub(word * 64).min(64);
-        *value = if left == 64 { u64::MAX } else { (1 << left) - 1 };
-    }
-    set
-}
-
 /// sched_setaffinity(2).
 pub fn sched_setaffinity(cx: &mut Cx<'_>, pid: i32, size: usize, mask: UserAddr) -> CallResult<()> {
     let mut bytes = [0; 128];
@@ -308,9 +298,7 @@ pub fn sched_setaffinity(cx: &mut Cx<'_>, pid: i32, size: usize, mask: UserAddr)
     }
     let task = find(cx, pid).map_err(|_| Errno::ESRCH)?;
     may_change(cx, &task)?;
-    for (word, allowed) in set.iter_mut().zip(possible(cx)) {
-        *word &= allowed;
-    }
+    let set = cpus::both(&set, &cpus::of_process(cx.kernel(), &task.process));
     if set.iter().all(|word| *word == 0) {
         return Err(Errno::EINVAL.into());
     }
@@ -326,8 +314,8 @@ pub fn sched_getaffinity(cx: &mut Cx<'_>, pid: i32, size: usize, mask: UserAddr)
     }
     let task = find(cx, pid).map_err(|_| Errno::ESRCH)?;
     let affinity = task.sched.lock().affinity;
-    let set = affinity.iter().zip(possible(cx)).map(|(a, b)| a & b);
-    let bytes: Vec<u8> = set.flat_map(u64::to_le_bytes).collect();
+    let set = cpus::within(&affinity, &cpus::of_process(cx.kernel(), &task.process));
+    let bytes: Vec<u8> = set.into_iter().flat_map(u64::to_le_bytes).collect();
     let len = cpus.div_ceil(64) * 8;
     let len = len.min(size);
     cx.mm().write_bytes(mask, bytes.get(..len).unwrap_or_default())?;
