@@ -86,6 +86,34 @@ TEST(mprotect_changes) {
     FAILS(mprotect(p + 1, PG, PROT_READ), EINVAL);
     OK(mprotect(p, 0, PROT_READ));
 }
+TEST(a_write_leaves_neighbours_protected) {
+    char block[PG];
+    memset(block, 3, PG);
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+    for (int i = 0; i < 16; i++) EQ(write(fd, block, PG), PG);
+    for (int kind = 0; kind < 2; kind++) {
+        char *p = kind ? anon(16 * PG, RW) : mmap(NULL, 16 * PG, RW, MAP_PRIVATE, fd, 0);
+        CHECK(p != MAP_FAILED);
+        if (kind) memset(p, 3, 16 * PG);
+        for (int i = 0; i < 16; i++) EQ(p[i * PG], 3);
+        OK(mprotect(p, 16 * PG, PROT_READ));
+        pid_t child = kind ? OK(fork()) : 0;
+        if (!child) {
+            for (int i = 5; i < 16; i += 4) {
+                OK(mprotect(p + i * PG, PG, RW));
+                EQ(faults(p + i * PG, 1), 0);
+                EQ(faults(p + (i - 1) * PG, 1), SIGSEGV);
+                EQ(faults(p + (i + 1) * PG, 1), SIGSEGV);
+                EQ(p[(i + 1) * PG], 3);
+            }
+            if (kind) _exit(0);
+        } else {
+            int status;
+            EQ(waitpid(child, &status, 0), child);
+            EQ(status, 0);
+        }
+    }
+}
 TEST(mprotect_exec_runs_code) {
     unsigned char *p = (unsigned char *)anon(PG, RW);
     unsigned char code[] = {0xb8, 0x2a, 0, 0, 0, 0xc3};

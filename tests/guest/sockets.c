@@ -196,6 +196,27 @@ TEST(raw_icmp6_echo)
     CHECK(strcmp(got.data, "1234567") == 0);
 }
 
+TEST(interfaces_are_counted_without_a_buffer) {
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct ifconf c = {.ifc_len = -1000};
+    OK(ioctl(s, SIOCGIFCONF, &c));
+    EQ(c.ifc_len % sizeof(struct ifreq), 0);
+    char room[4096];
+    int lens[] = {-1, 10, 0};
+    for (int i = 0; i < 3; i++) {
+        c.ifc_len = lens[i];
+        c.ifc_buf = room;
+        OK(ioctl(s, SIOCGIFCONF, &c));
+        EQ(c.ifc_len, 0);
+    }
+}
+TEST(types_that_a_family_lacks) {
+    int types[] = {0, SOCK_RDM, 6, 9, SOCK_PACKET};
+    for (int i = 0; i < 4; i++) FAILS(socket(AF_INET, types[i], 0), ESOCKTNOSUPPORT);
+    FAILS(socket(AF_INET, 11, 0), EINVAL);
+    FAILS(socket(AF_UNIX, 0, 0), ESOCKTNOSUPPORT);
+}
+
 TEST(raw_with_own_header)
 {
     int s = OK(socket(AF_INET, SOCK_RAW, IPPROTO_RAW)), r = OK(socket(AF_INET, SOCK_RAW, 253)), on = 0;

@@ -1,12 +1,14 @@
 //! Addresses and offsets that the stub's code, its filters and the sentry share.
 
-/// Start of the low reserved range.
-pub(crate) const LOW: u64 = 0x0006_0000;
-/// End of the low reserved range: programs that are not position independent start here.
-pub(crate) const LOW_END: u64 = 0x0040_0000;
+/// Start of the low reserved range. Code has to be reached with 31 bits from anywhere; the range lies near the
+/// end of those, where neither programs that are not position independent (from 4 MiB, with their heap) nor
+/// valgrind's guests (from 0x10_8000) nor the shadow of the address sanitizer (from 0x7fff_8000) come.
+pub(crate) const LOW: u64 = 0x7f06_0000;
+/// End of the low reserved range.
+pub(crate) const LOW_END: u64 = 0x7f40_0000;
 /// Jump targets of patched call sites, one word each. The third byte of their addresses is no instruction
 /// in 64-bit mode, which matters inside patched windows.
-pub(crate) const TARGETS: u64 = 0x0006_0000;
+pub(crate) const TARGETS: u64 = LOW;
 /// How many sites a table holds.
 pub(crate) const SITE_COUNT: u64 = 0x1000;
 /// Code of patched call sites, [`SITE_SIZE`] bytes each.
@@ -17,7 +19,7 @@ pub(crate) const SITE_SIZE: u64 = 64;
 pub(crate) const TABLE_SIZE: u64 = SITE_COUNT * (8 + SITE_SIZE);
 /// Entries of sites that jump with an address in a register: only addresses whose second byte is 6 are used,
 /// for the same reason.
-pub(crate) const ENTRIES: u64 = 0x0020_0000;
+pub(crate) const ENTRIES: u64 = 0x7f20_0000;
 /// Bytes of entries.
 pub(crate) const ENTRIES_SIZE: u64 = 0x0020_0000;
 /// Usable bytes in each 64 KiB of entries, and where they start.
@@ -28,7 +30,7 @@ pub(crate) const ENTRY_START: u64 = 0x600;
 pub(crate) const ENTRY_SIZE: u64 = 8;
 
 /// The stub's code.
-pub(crate) const TEXT: u64 = 0x0010_0000;
+pub(crate) const TEXT: u64 = 0x7f10_0000;
 /// Bytes of code; constant data follows.
 pub(crate) const TEXT_SIZE: u64 = 0x1000;
 /// Constant data: the seccomp programs.
@@ -36,13 +38,13 @@ pub(crate) const DATA: u64 = TEXT + TEXT_SIZE;
 /// Bytes of constant data.
 pub(crate) const DATA_SIZE: u64 = 0x1000;
 /// The control pages.
-pub(crate) const CONTROL: u64 = 0x0010_4000;
+pub(crate) const CONTROL: u64 = 0x7f10_4000;
 /// End of the stub's own pages in the low range.
-pub(crate) const STUB_END: u64 = 0x0010_a000;
+pub(crate) const STUB_END: u64 = 0x7f10_a000;
 /// Bytes of control pages.
 pub(crate) const CONTROL_SIZE: u64 = 0x3000;
 /// The scratch page.
-pub(crate) const SCRATCH: u64 = 0x0010_8000;
+pub(crate) const SCRATCH: u64 = 0x7f10_8000;
 
 /// First address behind what guests may map.
 pub(crate) const USER_END: u64 = 0x7fff_0000_0000;

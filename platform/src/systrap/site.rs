@@ -4,7 +4,7 @@
 //! thread's area instead of trapping. Two byte patterns are patched:
 //!
 //! ```text
-//! Load     mov $number,%eax; syscall          jmp *target          ff 24 25 t0 t1 06 00
+//! Load     mov $number,%eax; syscall          jmp *target          ff 24 25 t0 t1 06 7f
 //! Compare  syscall; cmp $-4096,%rax           mov $entry,%ecx      b9 e0 06 e2 e3
 //!                                             jmp *%rcx            ff e1, and 06
 //! ```

@@ -207,7 +207,8 @@ impl MemoryManager {
         if vma.flags.contains(VmaFlags::PLATFORM) {
             return Err(Bad::Access);
         }
-        let Some(seg) = pages.find(page).cloned() else {
+        // Segments of areas that differ in protection are one while the stub may do the same with both.
+        let Some(seg) = pages.find(page).map(|seg| seg.part(vma.range)) else {
             return self.first_touch(pages, vma, page);
         };
         // Backends that cannot tell report a read where the page may be read already: likely a write.

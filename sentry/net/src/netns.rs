@@ -362,7 +362,8 @@ impl NetNs {
         let mut conf = [0; 16];
         memory.read(at, &mut conf)?;
         let [l0, l1, l2, l3, _, _, _, _, pointer @ ..] = conf;
-        let len = usize::try_from(i32::from_ne_bytes([l0, l1, l2, l3])).map_err(|_| Errno::EINVAL)?;
+        // Less than nothing is no room; without a buffer nobody looks at it, and Java leaves it as it was.
+        let len = usize::try_from(i32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(0);
         let pointer = UserAddr::new(u64::from_ne_bytes(pointer));
         let mut out = Vec::new();
         for interface in self.interfaces() {

@@ -52,8 +52,7 @@ impl SockType {
             2 => SockType::Dgram,
             3 => SockType::Raw,
             5 => SockType::SeqPacket,
-            4 => return Err(Errno::ESOCKTNOSUPPORT),
-            10 => return Err(Errno::ESOCKTNOSUPPORT),
+            0 | 4 | 6..=10 => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EINVAL),
         })
     }

@@ -279,8 +279,8 @@ fn tmpfs(walk: &Walk<'_>, entry: &MountSpec, kernel: &Arc<Kernel>) -> SysResult<
     let known = walk.find(destination, Follow::Yes).and_then(|at| at.inode()?.attr(walk.by));
     let default = if dev { 0o755 } else { TmpfsOptions::default().perm };
     let perm = known.map_or(default, |attr| attr.perm);
-    let options = TmpfsOptions { perm, ..TmpfsOptions::default() };
     let whole = kernel.frames.memory().limit();
+    let options = TmpfsOptions { perm, ..TmpfsOptions::default() }.with_usual_limits(whole);
     let options = options.parse(entry.data.join(",").as_bytes(), whole, Some(walk.by))?;
     let at = make_place(walk, destination, FileType::Directory)?;
     let fs = TmpFs::new(&kernel.frames, &options);

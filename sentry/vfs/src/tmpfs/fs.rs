@@ -42,6 +42,14 @@ impl Default for TmpfsOptions {
     }
 }
 
+fn usual_size(whole: u64) -> u64 {
+    whole / 2
+}
+
+fn usual_inodes(whole: u64) -> u64 {
+    whole / PAGE_SIZE / 2
+}
+
 /// `64k`, `1g`, `50%` of `whole`.
 fn parse_size(text: &str, whole: u64) -> SysResult<u64> {
     if let Some(percent) = text.strip_suffix('%') {
@@ -60,6 +68,13 @@ fn parse_size(text: &str, whole: u64) -> SysResult<u64> {
 }
 
 impl TmpfsOptions {
+    /// The limits that Linux gives a tmpfs mounted without any: half of `whole` bytes of memory, an inode for each page of that.
+    #[must_use]
+    pub fn with_usual_limits(mut self, whole: u64) -> TmpfsOptions {
+        self.size = Some(usual_size(whole));
+        self.inodes = Some(usual_inodes(whole));
+        self
+    }
     /// Reads mount options over the defaults in `self`. Ids are those of `by`'s user namespace.
     pub fn parse(mut self, data: &[u8], whole: u64, by: Option<&Caller<'_>>) -> SysResult<TmpfsOptions> {
         let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
@@ -160,11 +175,14 @@ impl FileSystem for Shared {
     }
     fn options(&self) -> String {
         let mut text = String::new();
-        if let Some(quota) = &self.quota {
-            text.push_str(&format!(",size={}k", quota.limit() >> 10));
+        let whole = self.frames.memory().limit();
+        if let Some(limit) =
+            self.quota.as_ref().map(|quota| quota.limit()).filter(|n| *n != usual_size(whole))
+        {
+            text.push_str(&format!(",size={}k", limit >> 10));
         }
         let limit = self.inode_limit.load(Ordering::Relaxed);
-        if limit != u64::MAX {
+        if limit != u64::MAX && limit != usual_inodes(whole) {
             text.push_str(&format!(",nr_inodes={limit}"));
         }
         if self.perm != 0o1777 {
@@ -281,8 +299,7 @@ impl FsType for TmpfsType {
         let mut defaults = TmpfsOptions { name: self.name, ..TmpfsOptions::default() };
         defaults.owner = Owner { uid: by.cred.fsuid, gid: by.cred.fsgid };
         if self.name == "tmpfs" {
-            defaults.size = Some(whole / 2);
-            defaults.inodes = Some(whole / PAGE_SIZE / 2);
+            defaults = defaults.with_usual_limits(whole);
         }
         let options = defaults.parse(request.data, whole, Some(by))?;
         Ok(TmpFs::new(&self.frames, &options))
