@@ -11,6 +11,7 @@
 use crate::frames::{FrameRange, Frames};
 use crate::layout::{Layout, Totals};
 use crate::mappable::{Invalidate, MappableId};
+use crate::numa::NodePolicy;
 use crate::segs::{Home, Pages, Seg};
 use crate::vma::{Vma, VmaFlags, VmaName};
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
@@ -86,6 +87,8 @@ pub struct MemoryManager {
     held: Ranked<order::Leaf, Option<Vec<Change>>>,
     pub(crate) limits: Ranked<order::Leaf, MemoryLimits>,
     pub(crate) program: Ranked<order::Leaf, Program>,
+    /// PR_SET_MDWE.
+    pub(crate) gain: crate::gain::GainCell,
 }
 
 fn stub_cpu_ns(space: &Arc<dyn AddressSpace>) -> u64 {
@@ -165,6 +168,7 @@ impl MemoryManager {
                 held: Ranked::new(None),
                 limits: Ranked::default(),
                 program: Ranked::default(),
+                gain: crate::gain::GainCell::default(),
             }
         });
         if let Some(error) = failed {
@@ -323,7 +327,15 @@ impl MemoryManager {
             layout.reserved.retain(|reserved| !range.overlaps(*reserved));
             layout.remove(range);
             let flags = VmaFlags::PLATFORM | VmaFlags::DONTDUMP;
-            layout.insert(Vma { range, prot, max_prot: prot, flags, file: None, name });
+            layout.insert(Vma {
+                range,
+                prot,
+                max_prot: prot,
+                flags,
+                file: None,
+                name,
+                policy: NodePolicy::default(),
+            });
         }
         Some(vdso.start())
     }
