@@ -506,3 +506,27 @@ TEST(locks_are_listed) {
     CHECK(strstr(all, "POSIX  ADVISORY  WRITE "));
     CHECK(strstr(all, "FLOCK  ADVISORY  READ "));
 }
+TEST(select_sleeps_over_what_no_set_shows) {
+    int p[2];
+    OK(pipe(p));
+    OK(close(p[1]));
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(p[0], &set);
+    struct timeval tv = {0, 50000};
+    EQ(select(p[0] + 1, NULL, NULL, &set, &tv), 0);
+    CHECK(!FD_ISSET(p[0], &set));
+    FD_SET(p[0], &set);
+    tv.tv_usec = 50000;
+    EQ(select(p[0] + 1, &set, NULL, NULL, &tv), 1);
+    pid_t pid = OK(fork());
+    if (!pid) {
+        FD_ZERO(&set);
+        FD_SET(p[0], &set);
+        select(p[0] + 1, NULL, NULL, &set, NULL);
+        _exit(1);
+    }
+    usleep(20000);
+    OK(kill(pid, SIGKILL));
+    EQ(t_wait(pid), SIGKILL);
+}
