@@ -9,6 +9,7 @@ pub mod container;
 pub mod control;
 pub mod cred;
 pub mod files;
+mod fuse;
 pub mod futex;
 pub mod ipc;
 pub mod kernel;

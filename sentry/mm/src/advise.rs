@@ -145,9 +145,12 @@ impl MemoryManager {
             Advice::Remove => self.remove_pages(range),
             Advice::PopulateRead => self.populate_advice(range, Populate::Read),
             Advice::PopulateWrite => self.populate_advice(range, Populate::Write),
-            Advice::HwPoison | Advice::SoftOffline => Err(Errno::EPERM),
-            // Built without KSM, and without collapsing on demand.
-            Advice::Mergeable | Advice::Unmergeable | Advice::Collapse => Err(Errno::EINVAL),
+            // Built without KSM, memory failure handling, and collapsing on demand.
+            Advice::HwPoison
+            | Advice::SoftOffline
+            | Advice::Mergeable
+            | Advice::Unmergeable
+            | Advice::Collapse => Err(Errno::EINVAL),
         }
     }
 

@@ -72,6 +72,7 @@ impl MemoryManager {
         *child.limits.lock() = self.limits();
         let program = self.program.lock().clone();
         *child.program.lock() = program;
+        child.inherit_exec_gain(self);
         if !ops.is_empty() {
             child.space.apply(OpBatch { ops, then: None }).map_err(|error| match error {
                 platform::DEAD => Errno::EAGAIN,

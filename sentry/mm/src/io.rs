@@ -4,7 +4,7 @@
 //! side is implemented over scatter-gather lists of memory-file ranges, so that host files are read
 //! straight into guest pages.
 
-use abi::SysResult;
+use abi::{Errno, SysResult};
 use platform::memory::MemoryFile;
 use std::os::fd::BorrowedFd;
 
@@ -29,6 +29,10 @@ pub trait GuestSource {
     fn remaining(&self) -> usize;
     /// Fills as much of `buf` as there is; advances. `EFAULT` only when not one byte could be copied.
     fn take(&mut self, buf: &mut [u8]) -> SysResult<usize>;
+    /// Like `take`, without advancing: for what may have to be offered again. `EINVAL` where that cannot be.
+    fn peek(&mut self, _buf: &mut [u8]) -> SysResult<usize> {
+        Err(Errno::EINVAL)
+    }
     /// Like `take` into `len` bytes of the memory file at `offset` (tmpfs pages).
     fn take_pages(&mut self, memory: &MemoryFile, offset: u64, len: usize) -> SysResult<usize>;
     /// Skips `len` bytes without looking at them (/dev/null).
@@ -182,6 +186,9 @@ impl GuestSource for SliceSource<'_> {
         }
         self.left = later;
         Ok(n)
+    }
+    fn peek(&mut self, buf: &mut [u8]) -> SysResult<usize> {
+        SliceSource { left: self.left }.take(buf)
     }
     fn take_pages(&mut self, memory: &MemoryFile, offset: u64, len: usize) -> SysResult<usize> {
         let n = len.min(self.left.len());

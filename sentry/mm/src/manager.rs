@@ -12,6 +12,7 @@ use crate::frames::{FrameRange, Frames};
 use crate::habits::Habits;
 use crate::layout::{Layout, Totals};
 use crate::mappable::{Invalidate, MappableId};
+use crate::numa::NodePolicy;
 use crate::segs::{Home, Pages, Seg};
 use crate::vma::{Vma, VmaFlags, VmaName};
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
@@ -91,6 +92,8 @@ pub struct MemoryManager {
     pub(crate) habits: Arc<Habits>,
     /// Copies that still count as made soon after a fork.
     pub(crate) fresh_copies: AtomicU32,
+    /// PR_SET_MDWE.
+    pub(crate) gain: crate::gain::GainCell,
 }
 
 fn stub_cpu_ns(space: &Arc<dyn AddressSpace>) -> u64 {
@@ -178,6 +181,7 @@ impl MemoryManager {
                 program: Ranked::default(),
                 habits,
                 fresh_copies: AtomicU32::new(FRESH_COPIES),
+                gain: crate::gain::GainCell::default(),
             }
         });
         if let Some(error) = failed {
@@ -336,7 +340,15 @@ impl MemoryManager {
             layout.reserved.retain(|reserved| !range.overlaps(*reserved));
             layout.remove(range);
             let flags = VmaFlags::PLATFORM | VmaFlags::DONTDUMP;
-            layout.insert(Vma { range, prot, max_prot: prot, flags, file: None, name });
+            layout.insert(Vma {
+                range,
+                prot,
+                max_prot: prot,
+                flags,
+                file: None,
+                name,
+                policy: NodePolicy::default(),
+            });
         }
         Some(vdso.start())
     }

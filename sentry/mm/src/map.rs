@@ -4,6 +4,7 @@ use crate::frames::FrameRange;
 use crate::layout::Layout;
 use crate::manager::{Change, MemoryManager};
 use crate::mappable::{MapUse, Mappable, MappableId, Translation};
+use crate::numa::NodePolicy;
 use crate::pages::FilePages;
 use crate::segs::{Home, Pages, Seg};
 use crate::vma::{FilePart, Mapped, Vma, VmaFlags, VmaName};
@@ -170,6 +171,7 @@ impl MemoryManager {
         vma_flags.set(VmaFlags::NORESERVE, flags.contains(MapFlags::NORESERVE));
         vma_flags.set(VmaFlags::GROWSDOWN, flags.contains(MapFlags::GROWSDOWN) && file.is_none() && !shared);
         vma_flags.set(VmaFlags::LOCKED, flags.contains(MapFlags::LOCKED));
+        self.check_gain(prot, prot)?;
         let (mut max_prot, part) = self.open_object(file, len, shared, prot)?;
         if part.is_none() {
             max_prot = Prot::all();
@@ -177,7 +179,15 @@ impl MemoryManager {
         if !max_prot.contains(prot) {
             return Err(Errno::EACCES);
         }
-        let mut vma = Vma { range: AddrRange::default(), prot, max_prot, flags: vma_flags, file: part, name };
+        let mut vma = Vma {
+            range: AddrRange::default(),
+            prot,
+            max_prot,
+            flags: vma_flags,
+            file: part,
+            name,
+            policy: NodePolicy::default(),
+        };
         let prepared = self.prepare(&vma, len);
         let garbage;
         let range;
@@ -227,6 +237,14 @@ impl MemoryManager {
     }
 
     /// Registers with the object of a mapping (made here for shared anonymous memory).
+    /// Memory that begins as zeros and is shared with whoever inherits the mapping (MAP_SHARED of /dev/zero).
+    pub fn shared_zeros(&self, len: u64) -> SysResult<Arc<dyn Mappable>> {
+        let id = MappableId { dev: SHM_DEV, ino: NEXT_SHM.fetch_add(1, Ordering::Relaxed) };
+        let name = Some(b"/dev/zero (deleted)".to_vec());
+        let object = FilePages::with(&self.frames, id, None, name);
+        object.truncate(len)?;
+        Ok(object)
+    }
     fn open_object(
         &self,
         file: Option<MapFile>,
@@ -239,10 +257,7 @@ impl MemoryManager {
             if !shared {
                 return Ok((Prot::all(), None));
             }
-            let id = MappableId { dev: SHM_DEV, ino: NEXT_SHM.fetch_add(1, Ordering::Relaxed) };
-            let name = Some(b"/dev/zero (deleted)".to_vec());
-            let object = FilePages::with(&self.frames, id, None, name);
-            object.truncate(len)?;
+            let object = self.shared_zeros(len)?;
             return Ok((
                 Prot::all(),
                 Some(FilePart { mapped: Mapped::new(object, &space, true, None)?, offset: 0 }),
@@ -654,8 +669,15 @@ impl MemoryManager {
         }
         let prot = Prot::READ | Prot::WRITE;
         let flags = layout.future;
-        let mut vma =
-            Vma { range: more, prot, max_prot: Prot::all(), flags, file: None, name: VmaName::Heap };
+        let mut vma = Vma {
+            range: more,
+            prot,
+            max_prot: Prot::all(),
+            flags,
+            file: None,
+            name: VmaName::Heap,
+            policy: NodePolicy::default(),
+        };
         if self.admit(&layout, &mut vma).is_err() {
             return old;
         }

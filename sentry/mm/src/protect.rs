@@ -22,6 +22,9 @@ impl MemoryManager {
         if layout.overlapping(range).any(|vma| !vma.max_prot.contains(prot)) {
             return Err(Errno::EACCES);
         }
+        for vma in layout.overlapping(range) {
+            self.check_gain(vma.prot, prot)?;
+        }
         let more_data: u64 = layout
             .overlapping(range)
             .filter(|vma| prot.contains(Prot::WRITE) && !vma.is_shared() && !vma.is_data())

@@ -28,6 +28,8 @@ pub struct AreaInfo {
     pub object_name: Option<Vec<u8>>,
     /// The bracketed name.
     pub name: VmaName,
+    /// Which nodes its pages come from.
+    pub policy: crate::NodePolicy,
     /// What mmap was told to keep: the open file.
     pub keep: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -72,6 +74,7 @@ impl MemoryManager {
             id: mapped.map_or_else(MappableId::default, |mapped| mapped.object().id()),
             object_name: None,
             name: vma.name.clone(),
+            policy: vma.policy,
             keep: mapped.and_then(|mapped| mapped.keep().cloned()),
         }
     }

@@ -226,6 +226,10 @@ impl GuestSource for UserSource<'_> {
             mm.read_partial(from.addr, buf.get_mut(done..done + len).unwrap_or_default())
         })
     }
+    fn peek(&mut self, buf: &mut [u8]) -> SysResult<usize> {
+        let Cursor { mm, next, left, .. } = self.0;
+        UserSource(Cursor { mm, slices: self.0.slices.clone(), next, left }).take(buf)
+    }
     fn take_pages(&mut self, memory: &MemoryFile, offset: u64, len: usize) -> SysResult<usize> {
         self.0.each(len, |mm, from, before, len| {
             mm.visit(from.addr, len, Access::Read, |spot, done, run| {

@@ -1,6 +1,7 @@
 //! One virtual memory area: a range of addresses with one meaning.
 
 use crate::mappable::{Invalidate, Mappable};
+use crate::numa::NodePolicy;
 use abi::{AddrRange, SysResult};
 use platform::Prot;
 use std::any::Any;
@@ -140,6 +141,8 @@ pub(crate) struct Vma {
     pub(crate) file: Option<FilePart>,
     /// Special name.
     pub(crate) name: VmaName,
+    /// mbind(2).
+    pub(crate) policy: NodePolicy,
 }
 
 impl Vma {
@@ -179,6 +182,7 @@ impl Vma {
             && self.max_prot == next.max_prot
             && self.flags == next.flags
             && self.name == next.name
+            && self.policy == next.policy
             && !self.flags.intersects(VmaFlags::PLATFORM | VmaFlags::GROWSDOWN)
     }
     /// Whether it is private memory that the area's owner may fill: counted by RLIMIT_DATA and overcommit.

@@ -53,6 +53,8 @@ pub(super) fn register(kernel: &Arc<Kernel>) -> SysResult<()> {
     types.register_type(crate::cgroup::CgroupType::new(kernel));
     types.register_type(MqueueType::new(&kernel.root.proxy.ipc));
     devtmpfs::register_memory_devices(types);
+    vfs::fuse::register(types);
+    types.register_type(crate::fuse::FuseType::new(kernel));
     vfs::devpts::register(types, &kernel.files.terminals);
     crate::signal::terminal::connect(kernel);
     crate::signal::sigio::connect(kernel);

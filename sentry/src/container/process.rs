@@ -110,6 +110,7 @@ fn credentials(kernel: &Kernel, spec: &ProcessSpec) -> SysResult<Credentials> {
         },
         securebits: 0,
         user_ns,
+        landlock: None,
     })
 }
 

@@ -214,6 +214,11 @@ impl FdTable {
             })
             .collect()
     }
+    /// The highest number in use.
+    #[must_use]
+    pub fn highest(&self) -> Option<usize> {
+        self.slots.read().list.iter().rposition(Option::is_some)
+    }
     /// Size of the table as FDSize of /proc/pid/status shows it.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -13,6 +13,7 @@ use lock::Ranked;
 use lock::order::FileObject;
 use mqueue::MqFs;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use vfs::{Capabilities, Credentials, Kgid, Kuid, Mount, MountFlags, UserNamespace};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -139,9 +140,14 @@ impl<T> Table<T> {
         self.keys.get(&key).copied()
     }
     /// Adds an object; `ENOSPC`.
-    pub fn add(&mut self, key: i32, make: impl FnOnce(i32) -> Arc<T>) -> SysResult<i32> {
+    /// `wanted` asks for an id, once; -1 is any.
+    pub fn add(&mut self, key: i32, wanted: &AtomicI32, make: impl FnOnce(i32) -> Arc<T>) -> SysResult<i32> {
         if self.by_id.len() >= self.most.min(MOST) {
             return Err(Errno::ENOSPC);
+        }
+        let asked = wanted.swap(-1, Ordering::Relaxed);
+        if asked >= 0 {
+            self.next = asked;
         }
         while self.by_id.contains_key(&self.next) {
             self.next = (self.next + 1) & 0x7fff_ffff;
@@ -182,6 +188,12 @@ pub struct IpcNs {
     pub sem: Ranked<FileObject, Table<sem::SemSet>>,
     /// Message queues.
     pub msg: Ranked<FileObject, Table<msg::Queue>>,
+    /// The id that the next segment gets; -1 for any (/proc/sys/kernel/shm_next_id).
+    pub next_shm: AtomicI32,
+    /// The same for semaphores.
+    pub next_sem: AtomicI32,
+    /// The same for message queues.
+    pub next_msg: AtomicI32,
     /// POSIX message queues.
     pub mqueues: Arc<MqFs>,
     mount: OnceLock<Arc<Mount>>,
@@ -197,6 +209,9 @@ impl IpcNs {
             shm: Ranked::new(Table::default()),
             sem: Ranked::new(Table::default()),
             msg: Ranked::new(Table::default()),
+            next_shm: AtomicI32::new(-1),
+            next_sem: AtomicI32::new(-1),
+            next_msg: AtomicI32::new(-1),
             mqueues: MqFs::new(),
             mount: OnceLock::new(),
         })

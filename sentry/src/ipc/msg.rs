@@ -144,7 +144,7 @@ pub fn get(ns: &Arc<IpcNs>, key: i32, flags: u32, cred: &Credentials) -> SysResu
         queue.state.lock().perm.check((flags & 0o777) >> 6, cred, ns)?;
         return Ok(id);
     }
-    table.add(key, |id| {
+    table.add(key, &ns.next_msg, |id| {
         let state = QueueState {
             perm: Perm::new(key, flags, cred),
             messages: VecDeque::new(),

@@ -95,7 +95,7 @@ pub fn get(ns: &Arc<IpcNs>, key: i32, count: i32, flags: u32, cred: &Credentials
     if count == 0 {
         return Err(Errno::EINVAL);
     }
-    table.add(key, |id| {
+    table.add(key, &ns.next_sem, |id| {
         let state = SemState {
             perm: Perm::new(key, flags, cred),
             sems: vec![Sem::default(); count],

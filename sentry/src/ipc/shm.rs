@@ -101,7 +101,7 @@ pub fn get(
         return Err(Errno::EINVAL);
     }
     let whole = size.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-    let made = table.add(key, |id| {
+    let made = table.add(key, &ns.next_shm, |id| {
         let ino = u64::try_from(id).unwrap_or(0);
         let name = format!("/SYSV{key:08x} (deleted)").into_bytes();
         let pages = FilePages::with(frames, MappableId { dev: DEV, ino }, None, Some(name));

@@ -113,6 +113,7 @@ pub fn open_location(at: Location, by: &Caller<'_>) -> SysResult<Executable> {
         return Err(Errno::EACCES);
     }
     perm::check(&at, Access::EXEC, by)?;
+    vfs::landlock::check(&at, vfs::landlock::FsRight::EXECUTE, by)?;
     let inode = Arc::clone(at.inode()?);
     let state = inode_state::state_of(&inode, by)?;
     state.deny_write()?;

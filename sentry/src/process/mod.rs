@@ -123,6 +123,36 @@ pub struct Times {
     max_rss: AtomicU64,
     /// The most of any child that was waited for.
     children_max_rss: AtomicU64,
+    /// Calls that read and write.
+    pub io: IoCounts,
+}
+
+/// What read(2) and write(2) and their kin have moved.
+#[derive(Debug, Default)]
+pub struct IoCounts {
+    /// Reads.
+    pub read: IoCount,
+    /// Writes.
+    pub written: IoCount,
+}
+
+/// Calls and bytes of one direction.
+#[derive(Debug, Default)]
+pub struct IoCount {
+    /// Calls.
+    pub calls: AtomicU64,
+    /// Bytes.
+    pub bytes: AtomicU64,
+}
+
+impl IoCount {
+    /// One more call, that moved `bytes` if it succeeded.
+    pub fn add(&self, bytes: Option<&usize>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(*bytes).ok()) {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Marks {

@@ -16,7 +16,7 @@ const ARGS_MAX: u64 = 4 << 20;
 /// Areas taken in one look at an address space.
 const BATCH: usize = 256;
 
-fn memory_of(subject: &Subject) -> SysResult<Option<Arc<MemoryManager>>> {
+pub(super) fn memory_of(subject: &Subject) -> SysResult<Option<Arc<MemoryManager>>> {
     let task = subject.task()?;
     let mm = task.published.lock().mm.clone();
     Ok(mm)
@@ -162,11 +162,29 @@ pub(super) fn maps(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     Ok(out)
 }
 
+/// A memory policy as numa_maps and mount options show it.
+fn policy_text(policy: mm::NodePolicy) -> String {
+    const NAMES: [&str; 7] =
+        ["default", "prefer", "bind", "interleave", "local", "prefer (many)", "weighted interleave"];
+    let mm::NodePolicy::Set { mode, flags, nodes, .. } = policy else { return "default".to_owned() };
+    let mut text = NAMES.get(usize::from(mode)).copied().unwrap_or("default").to_owned();
+    match (flags & 0x8000 != 0, flags & 0x4000 != 0) {
+        (true, _) => text.push_str("=static"),
+        (_, true) => text.push_str("=relative"),
+        _ => {}
+    }
+    if nodes & 1 != 0 {
+        text.push_str(":0");
+    }
+    text
+}
+
 pub(super) fn numa_maps(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<u8>> {
     let mut out = Vec::new();
     let Some(shower) = Shower::new(subject, by)? else { return Ok(out) };
     shower.each(|area| {
-        out.extend_from_slice(format!("{:08x} default", area.range.start()).as_bytes());
+        let policy = policy_text(area.policy);
+        out.extend_from_slice(format!("{:08x} {policy}", area.range.start()).as_bytes());
         match shower.name(area) {
             Some(name) if name == b"[heap]" => out.extend_from_slice(b" heap"),
             Some(name) if name == b"[stack]" => out.extend_from_slice(b" stack"),
@@ -300,6 +318,16 @@ pub(super) fn smaps_rollup(subject: &Subject, by: &Caller<'_>) -> SysResult<Vec<
     line.push_str("[rollup]\n");
     usage_lines(&mut line, &usage, locked, true);
     Ok(line.into_bytes())
+}
+
+/// /proc/pid/clear_refs: nothing is counted that it could clear.
+pub(super) fn clear_refs(
+    subject: &Subject,
+    write: &vfs::synthetic::WriteText<'_>,
+    _by: &Caller<'_>,
+) -> SysResult<()> {
+    subject.task()?;
+    if matches!(write.number::<u32>()?, 1..=5) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// /proc/pid/mem.

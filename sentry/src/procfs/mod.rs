@@ -7,15 +7,18 @@
 mod cpuinfo;
 mod ids;
 mod links;
+mod locks;
 mod login;
 mod memory;
 mod mounts;
 mod net;
 pub mod nsfs;
+mod pagemap;
 mod pids;
 mod status;
 pub mod subject;
 pub mod sysctl;
+mod sysctl_ipc;
 pub(crate) mod system;
 mod sysvipc;
 pub(crate) mod text;
@@ -25,6 +28,7 @@ pub use nsfs::NsHandle;
 pub use pids::process_of;
 pub use subject::{PtraceAccess, may_access};
 pub use sysctl::Sysctl;
+pub(crate) use system::vfs_of;
 
 use crate::kernel::Kernel;
 use crate::process::pid::PidNs;
@@ -56,7 +60,7 @@ static TABLES: [(&str, ModeBits, Table); 26] = [
     ("kallsyms", 0o444, system::nothing),
     ("key-users", 0o444, system::key_users),
     ("keys", 0o444, system::keys),
-    ("locks", 0o444, system::nothing),
+    ("locks", 0o444, locks::locks),
     ("meminfo", 0o444, system::meminfo),
     ("misc", 0o444, system::misc),
     ("modules", 0o444, system::nothing),

@@ -3,7 +3,7 @@
 
 use super::nsfs::NsHandle;
 use super::subject::{PtraceAccess, Scope, Subject, reader};
-use super::{ids, links, login, memory, mounts, net, status};
+use super::{ids, links, login, memory, mounts, net, pagemap, status};
 use crate::kernel::Kernel;
 use crate::process::pid::PidNs;
 use abi::fs::{FileType, ModeBits, OpenFlags};
@@ -143,7 +143,7 @@ const fn only(scope: Scope, entry: Entry) -> Entry {
 }
 
 /// In the order of Linux's listing.
-static ENTRIES: [Entry; 53] = [
+static ENTRIES: [Entry; 55] = [
     only(Scope::Process, other("task", 0o555, |s| Node::changing_dir(0o555, Arc::new(Threads(s.clone()))))),
     other("fd", 0o500, links::fd_dir),
     only(Scope::Process, other("map_files", 0o500, links::map_files_dir)),
@@ -174,6 +174,8 @@ static ENTRIES: [Entry; 53] = [
     only(Scope::Process, text("mountstats", 0o400, mounts::mountstats)),
     guarded("smaps", 0o444, memory::smaps),
     guarded("smaps_rollup", 0o444, memory::smaps_rollup),
+    other("pagemap", 0o400, pagemap::file),
+    writable("clear_refs", 0o200, |_, _| Err(Errno::EINVAL), memory::clear_refs),
     text("wchan", 0o444, status::wchan),
     guarded("stack", 0o400, status::empty),
     text("schedstat", 0o444, status::schedstat),
@@ -248,7 +250,7 @@ impl Directory for Entries {
             let kind = match entry.make {
                 Make::Link(_) => FileType::Symlink,
                 Make::Text(_) | Make::Write(..) => FileType::Regular,
-                Make::Other(_) if entry.name == "mem" => FileType::Regular,
+                Make::Other(_) if matches!(entry.name, "mem" | "pagemap") => FileType::Regular,
                 Make::Other(_) => FileType::Directory,
             };
             Listed { name: entry.name.as_bytes().to_vec(), kind, key }

@@ -119,6 +119,7 @@ pub fn may_access(by: &Caller<'_>, target: &TaskShared, _access: PtraceAccess) -
         return Ok(());
     }
     let cred = Arc::clone(&target.published.lock().cred);
+    vfs::landlock::check_trace(by.cred, &cred)?;
     let (uid, gid) = (by.cred.fsuid, by.cred.fsgid);
     let same = [cred.euid, cred.suid, cred.uid].iter().all(|id| *id == uid)
         && [cred.egid, cred.sgid, cred.gid].iter().all(|id| *id == gid);

@@ -247,7 +247,7 @@ static VALUES: &[Value] = &[
 
 /// Interfaces of net/ipv4/conf and net/ipv6/conf.
 const INTERFACES: [&str; 3] = ["all", "default", "lo"];
-const CONF4: [(&str, &str); 14] = [
+const CONF4: [(&str, &str); 15] = [
     ("accept_local", "0"),
     ("accept_redirects", "1"),
     ("accept_source_route", "0"),
@@ -262,6 +262,7 @@ const CONF4: [(&str, &str); 14] = [
     ("rp_filter", "0"),
     ("secure_redirects", "1"),
     ("send_redirects", "1"),
+    ("tag", "0"),
 ];
 const CONF6: [(&str, &str); 9] = [
     ("accept_dad", "0"),
@@ -589,6 +590,7 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
     own.add("hostname", uts_name(kernel, |ns| ns.names().nodename, UtsNs::set_nodename));
     own.add("domainname", uts_name(kernel, |ns| ns.names().domainname, UtsNs::set_domainname));
     own.add("ns_last_pid", last_pid(kernel));
+    super::sysctl_ipc::build(kernel, &own);
     let random = own.dir("random");
     random.add("uuid", computed(kernel, |_, _| Ok(format!("{}\n", random_uuid()?).into_bytes())));
     random.add(

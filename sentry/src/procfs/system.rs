@@ -263,7 +263,7 @@ pub(super) fn vmstat(kernel: &Arc<Kernel>, _by: &Caller<'_>) -> SysResult<Vec<u8
     Ok(out.into_bytes())
 }
 
-fn vfs_of(kernel: &Kernel, by: &Caller<'_>) -> Arc<Vfs> {
+pub(crate) fn vfs_of(kernel: &Kernel, by: &Caller<'_>) -> Arc<Vfs> {
     let fs = published_reader(kernel, by).and_then(|reader| reader.fs);
     fs.map_or_else(|| Arc::clone(&kernel.files.vfs), |fs| Arc::clone(&fs.snapshot().ns.vfs))
 }

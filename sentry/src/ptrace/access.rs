@@ -41,5 +41,5 @@ pub fn may_access(cx: &Cx<'_>, target: &Arc<TaskShared>, mode: Mode) -> SysResul
     if (!subset || !Arc::ptr_eq(&cred.user_ns, &other.user_ns)) && !capable {
         return Err(Errno::EPERM);
     }
-    Ok(())
+    vfs::landlock::check_trace(cred, &other)
 }

@@ -1,6 +1,6 @@
 //! execve(2): a task becomes another program.
 
-use super::{Cx, Work};
+use super::{Cx, Work, file_caps};
 use crate::files::FdTable;
 use crate::loader::{self, Executable, NewCredentials, Program};
 use crate::process::exit;
@@ -12,7 +12,7 @@ use mm::Randomize;
 use platform::{Registers, ThreadState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vfs::{Capabilities, Credentials, MountFlags};
+use vfs::{Credentials, MountFlags};
 
 /// `ADDR_NO_RANDOMIZE` of personality(2).
 const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
@@ -78,6 +78,7 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     loaded.mm.set_single_threaded(true);
     let exe: mm::ExeFile = Arc::new(loaded.file);
     loaded.mm.set_exe(Some(exe));
+    loaded.mm.inherit_exec_gain(&cx.owned.mm);
     cx.owned.mm = loaded.mm;
     cx.owned.comm = loaded.comm;
     let registers = Registers { orig_rax, ..fresh_registers(loaded.entry, loaded.stack) };
@@ -219,31 +220,13 @@ fn new_credentials(
     new.fsuid = new.euid;
     new.sgid = new.egid;
     new.fsgid = new.egid;
-    let gained = new.euid != old.euid || new.egid != old.egid;
-    set_capabilities(old, &mut new, gained);
-    let secure = new.euid != new.uid || new.egid != new.gid || (gained && !new.caps.permitted.is_empty());
+    let changed = new.euid != old.euid || new.egid != old.egid;
+    let nosuid = file.location.mount.flags().contains(MountFlags::NOSUID);
+    let of_file = if nosuid { None } else { file_caps::of_file(file, by) };
+    let gain = if no_set_id { file_caps::Gain::Refused } else { file_caps::Gain::Allowed };
+    file_caps::transform(old, &mut new, of_file, gain)?;
+    let secure = new.euid != new.uid || new.egid != new.gid || file_caps::is_secure(&new, of_file, changed);
     // SECBIT_KEEP_CAPS does not outlive an exec.
     new.securebits &= !crate::cred::SECBIT_KEEP_CAPS;
     Ok(NewCredentials { cred: Arc::new(new), secure })
-}
-
-fn set_capabilities(old: &Credentials, new: &mut Credentials, gained: bool) {
-    let no_root = old.securebits & crate::cred::SECBIT_NOROOT != 0;
-    let root = new.user_ns.show_uid(vfs::Kuid(0));
-    let _ = root;
-    let is_root = |uid: vfs::Kuid| new.user_ns.maps_uid(uid) && new.user_ns.show_uid(uid) == 0;
-    let (euid_root, uid_root) = (is_root(new.euid), is_root(new.uid));
-    if gained {
-        new.caps.ambient = Capabilities::empty();
-    }
-    let mut permitted = new.caps.ambient;
-    let mut effective = new.caps.ambient;
-    if !no_root && (euid_root || uid_root) {
-        permitted = (new.caps.inheritable | new.caps.bounding) | new.caps.ambient;
-        if euid_root {
-            effective = permitted;
-        }
-    }
-    new.caps.permitted = permitted;
-    new.caps.effective = effective;
 }

@@ -8,6 +8,7 @@
 pub mod clone;
 mod context;
 pub mod exec;
+mod file_caps;
 pub mod fs_context;
 mod hosts;
 pub mod memory;

@@ -78,6 +78,8 @@ pub struct Personal {
     pub mce_kill: MceKill,
     /// PR_SET_IO_FLUSHER.
     pub io_flusher: bool,
+    /// set_mempolicy(2).
+    pub node_policy: mm::NodePolicy,
 }
 
 /// How late timers of a thread may be: a value that reads back, as the host keeps the timers.

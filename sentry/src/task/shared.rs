@@ -440,6 +440,9 @@ impl TaskView for TaskShared {
     fn tgid(&self) -> u32 {
         self.process.pid.root()
     }
+    fn own_tgid(&self) -> u32 {
+        self.process.pid.own()
+    }
     fn tid(&self) -> u32 {
         self.tid()
     }

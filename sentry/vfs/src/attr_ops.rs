@@ -130,6 +130,7 @@ pub fn truncate(at: &Location, size: u64, by: &Caller<'_>) -> CallResult<()> {
     at.mount.check_writable()?;
     let inode = at.inode()?;
     perm::check_inode(inode, Access::WRITE, by)?;
+    crate::landlock::check(at, crate::landlock::FsRight::TRUNCATE, by)?;
     if i64::try_from(size).is_err() {
         return Err(Errno::EINVAL.into());
     }

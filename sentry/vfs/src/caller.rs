@@ -21,6 +21,10 @@ pub trait Blocker: Send + Sync {
 pub trait TaskView: Send + Sync {
     /// Thread group id.
     fn tgid(&self) -> u32;
+    /// Thread group id in the caller's own pid namespace. Takes no lock.
+    fn own_tgid(&self) -> u32 {
+        self.tgid()
+    }
     /// Thread id.
     fn tid(&self) -> u32;
     /// Process group id.

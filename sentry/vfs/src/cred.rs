@@ -186,6 +186,8 @@ pub struct Credentials {
     pub securebits: u32,
     /// User namespace.
     pub user_ns: Arc<UserNamespace>,
+    /// Landlock's restrictions.
+    pub landlock: Option<Arc<crate::landlock::Domain>>,
 }
 
 /// The five sets of a thread (capabilities(7)).
@@ -227,6 +229,7 @@ impl Credentials {
             },
             securebits: 0,
             user_ns,
+            landlock: None,
         }
     }
     /// Whether `cap` is effective in the caller's own user namespace.

@@ -157,6 +157,10 @@ pub trait FileOps: Send + Sync {
     fn sync(&self, _scope: SyncScope) -> SysResult<()> {
         Err(Errno::EINVAL)
     }
+    /// The same for a caller who can sleep until a server has answered.
+    fn sync_for(&self, scope: SyncScope, _by: &Caller<'_>) -> SysResult<()> {
+        self.sync(scope)
+    }
     /// fallocate(2); `mode` holds the FALLOC_FL_* bits.
     fn allocate(&self, _mode: u32, _offset: u64, _len: u64, _by: &Caller<'_>) -> SysResult<()> {
         Err(Errno::EOPNOTSUPP)

@@ -163,6 +163,8 @@ pub trait Inode: Send + Sync {
     ) -> SysResult<Arc<dyn Inode>> {
         Err(Errno::EPERM)
     }
+    /// The regular file that `create` made will not be opened by the same call (mknod(2)).
+    fn created_only(&self) {}
     /// An unnamed regular file (O_TMPFILE).
     fn create_unnamed(&self, _perm: ModeBits, _owner: Owner, _by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
         Err(Errno::EOPNOTSUPP)

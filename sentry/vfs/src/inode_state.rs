@@ -78,6 +78,17 @@ pub fn state_for(key: InodeKey) -> Arc<InodeShared> {
     state
 }
 
+/// Every state there is (/proc/locks).
+#[must_use]
+pub fn all() -> Vec<Arc<InodeShared>> {
+    let mut found = Vec::new();
+    for shard in &TABLE {
+        let table = shard.lock();
+        found.extend(table.iter().flat_map(HashMap::values).filter_map(Weak::upgrade));
+    }
+    found
+}
+
 /// The state for a key, if there is one.
 #[must_use]
 pub fn existing(key: InodeKey) -> Option<Arc<InodeShared>> {

@@ -15,10 +15,12 @@ pub mod devpts;
 pub mod devtmpfs;
 pub mod event;
 pub mod file;
+pub mod fuse;
 pub mod handle;
 pub mod inode;
 
 pub mod inode_state;
+pub mod landlock;
 pub mod lease;
 pub mod locks;
 pub mod mount;

@@ -89,6 +89,7 @@ fn per_mount(call: MountCall) -> MountFlags {
 
 /// CAP_SYS_ADMIN over the mount namespace; `EPERM`.
 pub fn may_mount(ns: &MountNamespace, by: &Caller<'_>) -> SysResult<()> {
+    crate::landlock::check_mounts(by.cred)?;
     if by.cred.has_in(Capabilities::SYS_ADMIN, &ns.user_ns) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
@@ -181,7 +182,9 @@ pub fn attach(new: &Arc<Mount>, at: &Location, ns: &Arc<MountNamespace>) -> SysR
     if dir != (at.kind() == Some(FileType::Directory)) {
         return Err(Errno::ENOTDIR);
     }
-    if at.dentry.is_dead() {
+    // Nothing is mounted on the links of /proc, which come and go.
+    let fleeting = at.kind() == Some(FileType::Symlink) && at.mount.sb.fs.name() == "proc";
+    if at.dentry.is_dead() || fleeting {
         return Err(Errno::ENOENT);
     }
     propagation::attach(&at.mount, &at.dentry, new)

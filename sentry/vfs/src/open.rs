@@ -6,6 +6,7 @@ use crate::caller::Caller;
 use crate::file::{FileOps, OpenFile};
 use crate::inode::NewNode;
 use crate::inode_state;
+use crate::landlock::FsRight;
 use crate::locks::{LockKind, LockWait};
 use crate::mount::{Location, MountFlags};
 use crate::notify::{self, Mask};
@@ -162,8 +163,22 @@ pub fn open_location(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallRes
     finish(walk, at, flags)
 }
 
+/// What Landlock lets the open file do later (truncate, ioctl of a device); `EACCES` when it may not be opened.
+fn restricted(at: &Location, flags: OpenFlags, by: &Caller<'_>) -> SysResult<FsRight> {
+    let Some(domain) = &by.cred.landlock else { return Ok(FsRight::all()) };
+    let rights = domain.rights_at(at, by);
+    let mut want = FsRight::empty();
+    if flags.readable() {
+        want |= if at.dentry.is_dir() { FsRight::READ_DIR } else { FsRight::READ_FILE };
+    }
+    want.set(FsRight::WRITE_FILE, flags.writable());
+    want.set(FsRight::TRUNCATE, flags.contains(OpenFlags::TRUNC) && at.kind() == Some(FileType::Regular));
+    if rights.contains(want) { Ok(rights) } else { Err(Errno::EACCES) }
+}
+
 fn finish(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallResult<Arc<OpenFile>> {
     let by = walk.by;
+    let rights = restricted(&at, flags, by)?;
     let inode = Arc::clone(at.inode()?);
     let kind = inode.kind();
     let mut counted = None;
@@ -208,6 +223,7 @@ fn finish(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallResult<Arc<Ope
         let _ = at.dentry.key(Some(by));
     }
     let file = OpenFile::at(at, ops, flags);
+    file.restrict(rights);
     if flags.writable()
         && let Some(state) = counted.as_mut().and_then(|c| c.0.take())
     {

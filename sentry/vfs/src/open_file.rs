@@ -69,6 +69,9 @@ pub struct OpenFile {
     writer: AtomicBool,
     // The open that made it also made the file.
     created: AtomicBool,
+    // What Landlock granted at the open is not all.
+    no_truncate: AtomicBool,
+    no_device_ioctl: AtomicBool,
     // Set while the inode refuses execve because of this writer, or once a lock was taken through it.
     counted: OnceLock<Arc<InodeShared>>,
     state: OnceLock<Arc<InodeShared>>,
@@ -134,6 +137,8 @@ impl OpenFile {
             location,
             writer: AtomicBool::new(false),
             created: AtomicBool::new(false),
+            no_truncate: AtomicBool::new(false),
+            no_device_ioctl: AtomicBool::new(false),
             counted: OnceLock::new(),
             state: OnceLock::new(),
             owner: OnceLock::new(),
@@ -166,6 +171,17 @@ impl OpenFile {
     /// Notes that the open made the file.
     pub(crate) fn mark_created(&self) {
         self.created.store(true, Ordering::Relaxed);
+    }
+    /// Keeps what Landlock does not grant to who opened it.
+    pub(crate) fn restrict(&self, rights: crate::landlock::FsRight) {
+        use crate::landlock::FsRight;
+        self.no_truncate.store(!rights.contains(FsRight::TRUNCATE), Ordering::Relaxed);
+        self.no_device_ioctl.store(!rights.contains(FsRight::IOCTL_DEV), Ordering::Relaxed);
+    }
+    /// Whether Landlock keeps ioctl(2) from it, should it be a device.
+    #[must_use]
+    pub fn is_ioctl_restricted(&self) -> bool {
+        self.no_device_ioctl.load(Ordering::Relaxed)
     }
     /// F_CREATED_QUERY: whether the open made the file.
     #[must_use]
@@ -528,6 +544,9 @@ impl OpenFile {
         if !self.flags().writable() {
             return Err(if self.flags().contains(OpenFlags::PATH) { Errno::EBADF } else { Errno::EINVAL });
         }
+        if self.no_truncate.load(Ordering::Relaxed) {
+            return Err(Errno::EACCES);
+        }
         if size > by.task.file_size_limit() {
             by.task.raise(Signal::SIGXFSZ);
             return Err(Errno::EFBIG);
@@ -647,6 +666,10 @@ impl GuestSource for Limited<'_> {
         let n = self.inner.take(buf.get_mut(..max).unwrap_or_default())?;
         self.left = self.left.saturating_sub(n);
         Ok(n)
+    }
+    fn peek(&mut self, buf: &mut [u8]) -> SysResult<usize> {
+        let max = buf.len().min(self.left);
+        self.inner.peek(buf.get_mut(..max).unwrap_or_default())
     }
     fn take_pages(
         &mut self,

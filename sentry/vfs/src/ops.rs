@@ -5,6 +5,7 @@ use crate::caller::Caller;
 use crate::cred::Capabilities;
 use crate::dentry::Dentry;
 use crate::inode::{Inode, NewNode, Owner, RenameFlags};
+use crate::landlock::{self, FsRight};
 use crate::mount::Location;
 use crate::notify::{self, Mask};
 use crate::perm::{self, Access};
@@ -77,6 +78,7 @@ pub(crate) fn create_locked(
     if device && !(by.cred.has(Capabilities::MKNOD) && by.cred.user_ns.parent.is_none()) {
         return Err(Errno::EPERM);
     }
+    landlock::check(dir, landlock::right_to_make(file_type(what)), by)?;
     let (perm, owner) = new_owner(&attr, file_type(what), perm, by);
     let inode = dir.inode()?.create(name, what, perm, owner, by)?;
     let child = dir.dentry.adopt(name, Some(inode));
@@ -100,6 +102,7 @@ pub fn make(walk: &Walk<'_>, path: &[u8], what: &NewNode, perm: ModeBits) -> Sys
     }
     dir.mount.check_writable()?;
     let made = create_locked(dir, name, what, perm, walk.by)?;
+    made.inode()?.created_only();
     Ok(dir.with(made))
 }
 
@@ -155,6 +158,9 @@ pub fn link(walk: &Walk<'_>, old: &Location, path: &[u8]) -> SysResult<()> {
     let inode = old.inode()?;
     if inode.kind() == FileType::Directory {
         return Err(Errno::EPERM);
+    }
+    if let Some(dentry) = old.dentry.parent().filter(|_| by.cred.landlock.is_some()) {
+        landlock::check_link(&old.with(dentry), dir, inode.kind(), by)?;
     }
     dir.inode()?.link(name, inode, by)?;
     dir.dentry.adopt(name, Some(Arc::clone(inode)));
@@ -223,6 +229,7 @@ pub fn unlink(walk: &Walk<'_>, path: &[u8]) -> SysResult<()> {
         return Err(if child.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
     }
     may_delete(dir, &child, Some(WantDir::No), walk.by)?;
+    landlock::check(dir, FsRight::REMOVE_FILE, walk.by)?;
     if is_mountpoint(walk, &child) {
         return Err(Errno::EBUSY);
     }
@@ -250,6 +257,7 @@ pub fn rmdir(walk: &Walk<'_>, path: &[u8]) -> SysResult<()> {
         return Err(Errno::ENOENT);
     }
     may_delete(dir, &child, Some(WantDir::Yes), walk.by)?;
+    landlock::check(dir, FsRight::REMOVE_DIR, walk.by)?;
     if is_mountpoint(walk, &child) {
         return Err(Errno::EBUSY);
     }
@@ -377,6 +385,12 @@ fn rename_locked(
         return Err(Errno::EBUSY);
     }
     let replaced = new.inode().ok();
+    landlock::check_rename(
+        (from.dir, old_inode.kind()),
+        (to.dir, replaced.map(|inode| inode.kind())),
+        swap,
+        by,
+    )?;
     let closing = if !swap && new.is_dir() { Some(new.lock_second()) } else { None };
     from.dir.inode()?.rename(from.name, to.dir.inode()?, to.name, replaced, flags, by)?;
     if swap {

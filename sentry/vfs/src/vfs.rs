@@ -156,6 +156,8 @@ impl Vfs {
     /// A file system type by name; `ENODEV` when unknown.
     pub fn fs_type(&self, name: &[u8]) -> SysResult<Arc<dyn FsType>> {
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENODEV)?;
+        // "fuse.sshfs": the part behind the dot is the server's.
+        let name = if name.starts_with("fuse.") { "fuse" } else { name };
         self.types.read().get(name).cloned().ok_or(Errno::ENODEV)
     }
     /// All types, for /proc/filesystems.

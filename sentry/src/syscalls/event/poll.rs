@@ -26,6 +26,7 @@ pub struct PollFd {
 /// One descriptor that is polled.
 struct Item {
     file: Option<Arc<OpenFile>>,
+    /// For poll(2) errors and hang-ups are among them, for select(2) only in the sets that show them.
     wanted: Events,
     found: Events,
 }
@@ -40,8 +41,7 @@ fn look(items: &mut Items) -> usize {
     let mut count = 0;
     for item in items.iter_mut() {
         if let Some(file) = &item.file {
-            let wanted = item.wanted | Events::ALWAYS;
-            item.found = vfs::Waitable::ready(&**file, wanted) & wanted;
+            item.found = vfs::Waitable::ready(&**file, item.wanted) & item.wanted;
         }
         count += usize::from(!item.found.is_empty());
     }
@@ -95,7 +95,7 @@ fn load(cx: &Cx<'_>, fds: UserPtr<PollFd>, count: u64) -> SysResult<(SmallVec<[P
             Ok(file) => (Some(file), Events::empty()),
             Err(_) => (None, Events::NVAL),
         };
-        items.push(Item { file, wanted: bits(entry.events), found });
+        items.push(Item { file, wanted: bits(entry.events) | Events::ALWAYS, found });
     }
     Ok((raw, items))
 }
@@ -229,20 +229,12 @@ fn run_select(cx: &mut Cx<'_>, count: i32, ptrs: [UserAddr; 3], patience: Patien
             numbers.push(fd);
         }
     }
-    // HUP and ERR alone do not make a member of another set ready, so look at what each set asks.
-    let ready = loop {
-        wait(cx, &mut items, patience)?;
-        let (found, out) = answer(&sets, &items, &numbers);
-        let timed_out = left(patience).is_some_and(|left| left.is_zero());
-        if found > 0 || timed_out {
-            let [r, w, e] = out;
-            store_set(cx, read, &r)?;
-            store_set(cx, write, &w)?;
-            store_set(cx, except, &e)?;
-            break found;
-        }
-    };
-    Ok(ready)
+    wait(cx, &mut items, patience)?;
+    let (found, [r, w, e]) = answer(&sets, &items, &numbers);
+    store_set(cx, read, &r)?;
+    store_set(cx, write, &w)?;
+    store_set(cx, except, &e)?;
+    Ok(found)
 }
 
 fn answer(sets: &Sets, items: &Items, numbers: &[usize]) -> (usize, [Vec<u64>; 3]) {

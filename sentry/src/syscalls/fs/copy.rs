@@ -245,6 +245,9 @@ pub fn splice(
             if from.at.is_some() && !input.is_seekable() {
                 return Err(Errno::ESPIPE.into());
             }
+            if input.location().is_some_and(|at| at.dentry.is_dir()) {
+                return Err(Errno::EINVAL.into());
+            }
             file_to_pipe(&input, &mut from, &output, to, len, flags, &by).and_then(|n| {
                 from.store(cx)?;
                 Ok(n)

@@ -5,9 +5,8 @@ use crate::procfs::NsHandle;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
 use abi::{CallResult, Errno, Fd, UserAddr};
-use vfs::GuestMemory;
-use vfs::Toggle;
 use vfs::locks::{LockKind, LockWait};
+use vfs::{GuestMemory, OpenFile, Toggle};
 
 /// dup(2).
 pub fn dup(cx: &mut Cx<'_>, old: Fd) -> CallResult<Fd> {
@@ -86,10 +85,22 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
                 let fd = super::open::install(cx, related?, OpenFlags::CLOEXEC)?;
                 return Ok(u64::try_from(fd.number()).unwrap_or(0));
             }
+            if file.is_ioctl_restricted() {
+                check_device_ioctl(&file, request)?;
+            }
             file.ops().before_ioctl(request, &cx.caller())?;
             let memory: &dyn GuestMemory = &**cx.mm();
             return Ok(file.ops().ioctl(&file, request, arg.raw(), memory, &cx.caller())?);
         }
     }
     Ok(0)
+}
+
+/// Landlock's LANDLOCK_ACCESS_FS_IOCTL_DEV: only what is not the driver's is left to devices.
+fn check_device_ioctl(file: &OpenFile, request: u32) -> CallResult<()> {
+    const FIOQSIZE: u32 = 0x5460;
+    const FIGETBSZ: u32 = 2;
+    let kind = file.location().and_then(vfs::Location::kind);
+    let device = matches!(kind, Some(abi::fs::FileType::CharDevice | abi::fs::FileType::BlockDevice));
+    if device && !matches!(request, FIOQSIZE | FIGETBSZ) { Err(Errno::EACCES.into()) } else { Ok(()) }
 }

@@ -38,44 +38,61 @@ fn offset(raw: i64) -> SysResult<u64> {
     u64::try_from(raw).map_err(|_| Errno::EINVAL)
 }
 
+/// What /proc/pid/io shows.
+fn count_read(cx: &Cx<'_>, done: CallResult<usize>) -> CallResult<usize> {
+    cx.shared.process.times.io.read.add(done.as_ref().ok());
+    done
+}
+
+fn count_write(cx: &Cx<'_>, done: CallResult<usize>) -> CallResult<usize> {
+    cx.shared.process.times.io.written.add(done.as_ref().ok());
+    done
+}
+
 /// read(2).
 pub fn read(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    file.read(&mut cx.mm().sink(&one(buf, count)), &cx.caller())
+    let done = file.read(&mut cx.mm().sink(&one(buf, count)), &cx.caller());
+    count_read(cx, done)
 }
 
 /// write(2).
 pub fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    file.write(&mut cx.mm().source(&one(buf, count)), &cx.caller())
+    let done = file.write(&mut cx.mm().source(&one(buf, count)), &cx.caller());
+    count_write(cx, done)
 }
 
 /// pread64(2).
 pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    file.read_at(&mut cx.mm().sink(&one(buf, count)), pos, &cx.caller())
+    let done = file.read_at(&mut cx.mm().sink(&one(buf, count)), pos, &cx.caller());
+    count_read(cx, done)
 }
 
 /// pwrite64(2).
 pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    file.write_at(&mut cx.mm().source(&one(buf, count)), pos, &cx.caller())
+    let done = file.write_at(&mut cx.mm().source(&one(buf, count)), pos, &cx.caller());
+    count_write(cx, done)
 }
 
 /// readv(2).
 pub fn readv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.read(&mut cx.mm().sink(&list), &cx.caller())
+    let done = file.read(&mut cx.mm().sink(&list), &cx.caller());
+    count_read(cx, done)
 }
 
 /// writev(2).
 pub fn writev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.write(&mut cx.mm().source(&list), &cx.caller())
+    let done = file.write(&mut cx.mm().source(&list), &cx.caller());
+    count_write(cx, done)
 }
 
 /// preadv(2).
@@ -83,7 +100,8 @@ pub fn preadv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.read_at(&mut cx.mm().sink(&list), pos, &cx.caller())
+    let done = file.read_at(&mut cx.mm().sink(&list), pos, &cx.caller());
+    count_read(cx, done)
 }
 
 /// pwritev(2).
@@ -91,7 +109,8 @@ pub fn pwritev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i6
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.write_at(&mut cx.mm().source(&list), pos, &cx.caller())
+    let done = file.write_at(&mut cx.mm().source(&list), pos, &cx.caller());
+    count_write(cx, done)
 }
 
 fn rw_flags(raw: u32) -> SysResult<RwFlags> {
@@ -115,7 +134,8 @@ pub fn preadv2(
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.read_with(&mut cx.mm().sink(&list), pos, rw_flags(flags)?, &cx.caller())
+    let done = file.read_with(&mut cx.mm().sink(&list), pos, rw_flags(flags)?, &cx.caller());
+    count_read(cx, done)
 }
 
 /// pwritev2(2).
@@ -131,7 +151,8 @@ pub fn pwritev2(
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
     let list = buffers(cx, iov, count)?;
-    file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller())
+    let done = file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller());
+    count_write(cx, done)
 }
 
 /// lseek(2).

@@ -70,7 +70,7 @@ pub(super) fn base_location(file: &Arc<OpenFile>) -> Location {
 }
 
 /// The place a path names; an empty path is `dirfd` itself when `flags` hold AT_EMPTY_PATH.
-pub(super) fn place(
+pub(in crate::syscalls) fn place(
     cx: &Cx<'_>,
     dirfd: DirFd,
     path: &[u8],
@@ -97,6 +97,6 @@ pub(super) fn follow_unless(flags: u32) -> Follow {
 }
 
 /// Refuses flag bits outside `known`.
-pub(super) fn only(flags: u32, known: u32) -> SysResult<()> {
+pub(in crate::syscalls) fn only(flags: u32, known: u32) -> SysResult<()> {
     if flags & !known == 0 { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -58,6 +58,9 @@ impl FileOps for FsConfig {
     fn as_any(&self) -> &dyn Any {
         self
     }
+    fn can_poll(&self) -> bool {
+        false
+    }
     fn read(
         &self,
         _io: &vfs::Io<'_>,

@@ -222,6 +222,9 @@ pub fn listmount(
         return Err(Errno::EOVERFLOW.into());
     }
     let req = request(cx, req)?;
+    if req.param != 0 && req.param <= 1 << 31 {
+        return Err(Errno::EINVAL.into());
+    }
     let fs = cx.fs().snapshot();
     let (top, skip) = if req.id == LSMT_ROOT {
         (fs.root.clone(), None)

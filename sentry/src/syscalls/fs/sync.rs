@@ -3,16 +3,16 @@
 use super::base_location;
 use crate::task::Cx;
 use abi::fs::FileType;
-use abi::{CallResult, Errno, Fd};
+use abi::{CallResult, Errno, Fd, PAGE_SIZE, UserPtr};
 use vfs::SyncScope;
 
 /// fsync(2).
 pub fn fsync(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
-    Ok(cx.files().get_io(fd)?.ops().sync(SyncScope::All)?)
+    Ok(cx.files().get_io(fd)?.ops().sync_for(SyncScope::All, &cx.caller())?)
 }
 /// fdatasync(2).
 pub fn fdatasync(cx: &mut Cx<'_>, fd: Fd) -> CallResult<()> {
-    Ok(cx.files().get_io(fd)?.ops().sync(SyncScope::Data)?)
+    Ok(cx.files().get_io(fd)?.ops().sync_for(SyncScope::Data, &cx.caller())?)
 }
 /// sync(2): every file system of the caller's mount namespace; it has no way to fail.
 pub fn sync(cx: &mut Cx<'_>) -> CallResult<()> {
@@ -60,4 +60,21 @@ pub fn readahead(cx: &mut Cx<'_>, fd: Fd, _offset: i64, _count: usize) -> CallRe
         FileType::Regular | FileType::BlockDevice => Ok(()),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+/// cachestat(2): what the file holds in the range is in memory, as far as anybody here can tell.
+pub fn cachestat(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    range: UserPtr<[u64; 2]>,
+    out: UserPtr<[u64; 5]>,
+    flags: u32,
+) -> CallResult<()> {
+    let file = cx.files().get_io(fd)?;
+    let [offset, len] = cx.read(range)?;
+    super::only(flags, 0)?;
+    let attr = file.attr(&cx.caller())?;
+    let held = if attr.kind == FileType::Regular { attr.size.div_ceil(PAGE_SIZE) } else { 0 };
+    let first = offset / PAGE_SIZE;
+    let end = if len == 0 { held } else { offset.saturating_add(len).div_ceil(PAGE_SIZE).min(held) };
+    Ok(cx.write(out, &[end.saturating_sub(first), 0, 0, 0, 0])?)
 }

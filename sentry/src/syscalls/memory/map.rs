@@ -1,7 +1,7 @@
 //! mmap(2), munmap(2), mprotect(2), brk(2).
 
 use crate::task::Cx;
-use abi::{CallResult, Errno, Fd, SysResult, UserAddr};
+use abi::{CallResult, Errno, Fd, PAGE_SIZE, SysResult, UserAddr};
 use mm::{MapFile, MapFlags, MmapArgs, VmaName};
 use platform::Prot;
 use std::any::Any;
@@ -25,7 +25,7 @@ pub fn mmap(
     let file = if flags.contains(MapFlags::ANONYMOUS) {
         None
     } else {
-        Some(map_file(cx, len, prot, flags, (fd, offset))?)
+        map_file(cx, len, prot, flags, (fd, offset))?
     };
     let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
     Ok(cx.mm().mmap(MmapArgs { addr, len, prot, flags, file, name: VmaName::None })?)
@@ -38,13 +38,14 @@ fn reads_imply_exec(cx: &Cx<'_>, prot: Prot) -> Prot {
     if implied { prot | Prot::EXEC } else { prot }
 }
 
+/// What is mapped of a file; `None` for what is anonymous memory all the same (/dev/zero, private).
 fn map_file(
     cx: &Cx<'_>,
     len: u64,
     prot: Prot,
     flags: MapFlags,
     (fd, offset): (Fd, u64),
-) -> SysResult<MapFile> {
+) -> SysResult<Option<MapFile>> {
     let file = cx.files().get_io(fd)?;
     // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE
     if !matches!(flags.bits() & 0xf, 1..=3) || len == 0 {
@@ -69,8 +70,16 @@ fn map_file(
         }
         max_prot.remove(Prot::EXEC);
     }
-    let object = file.mappable()?;
-    Ok(MapFile { object, offset, max_prot, keep: Some(file as Arc<dyn Any + Send + Sync>) })
+    let object = if vfs::devtmpfs::is_zero_device(&file) {
+        if !shared {
+            return Ok(None);
+        }
+        let end = offset.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
+        cx.mm().shared_zeros(end.filter(|end| i64::try_from(*end).is_ok()).ok_or(Errno::EOVERFLOW)?)?
+    } else {
+        file.mappable()?
+    };
+    Ok(Some(MapFile { object, offset, max_prot, keep: Some(file as Arc<dyn Any + Send + Sync>) }))
 }
 
 /// munmap(2).

@@ -7,6 +7,8 @@ use abi::fs::OpenFlags;
 use abi::{CallResult, Errno, Fd, SysResult, UserAddr, UserPtr};
 use net::socket as sockets;
 use net::types::Shutdown;
+use vfs::OpenFile;
+use vfs::landlock::{self, NetRight};
 
 const SOCK_TYPE: i32 = 0xf;
 
@@ -54,6 +56,7 @@ pub fn bind(cx: &mut Cx<'_>, fd: Fd, addr: UserAddr, len: u32) -> CallResult<()>
     let file = file(cx, fd)?;
     let socket = sockets::of(&file)?.socket();
     let addr = address(cx, addr, len)?;
+    check_port(cx, &file, &addr.to_bytes(), NetRight::BIND_TCP)?;
     if addr.path().is_none() {
         return Ok(socket.bind(&addr, &cx.caller())?);
     }
@@ -111,6 +114,7 @@ pub fn connect(cx: &mut Cx<'_>, fd: Fd, addr: UserAddr, len: u32) -> CallResult<
     let file = file(cx, fd)?;
     let socket = sockets::of(&file)?;
     let addr = resolve(cx, address(cx, addr, len)?)?;
+    check_port(cx, &file, &addr.to_bytes(), NetRight::CONNECT_TCP)?;
     socket.connect(&file, &addr, &cx.caller())
 }
 
@@ -133,4 +137,20 @@ pub fn getpeername(cx: &mut Cx<'_>, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -
     let file = file(cx, fd)?;
     let name = sockets::of(&file)?.socket().peer_addr()?;
     Ok(store_address(cx, addr, len, &name.to_bytes())?)
+}
+
+/// Landlock's rules about TCP ports.
+fn check_port(cx: &Cx<'_>, file: &OpenFile, addr: &[u8], want: NetRight) -> SysResult<()> {
+    use net::types::{AF_INET, AF_INET6, SockType};
+    if cx.cred().landlock.is_none() {
+        return Ok(());
+    }
+    let base = sockets::of(file)?.socket().base();
+    let inet = matches!(base.domain, AF_INET | AF_INET6);
+    let [family_low, family_high, port_high, port_low, ..] = addr else { return Ok(()) };
+    let family = u16::from_ne_bytes([*family_low, *family_high]);
+    if !inet || base.kind != SockType::Stream || !matches!(family, AF_INET | AF_INET6) {
+        return Ok(());
+    }
+    landlock::check_port(cx.cred(), u16::from_be_bytes([*port_high, *port_low]), want)
 }

@@ -39,6 +39,10 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> CallResult<()> {
         namespace::new_mounts(&cx.owned.fs, &plan.cred)?;
     }
     if flags.contains(CloneFlags::FILES) {
+        let most = cx.kernel().sysctl.numbers("fs/nr_open").first().copied().unwrap_or(u64::MAX);
+        if cx.files().highest().is_some_and(|fd| u64::try_from(fd).is_ok_and(|fd| fd >= most)) {
+            return Err(Errno::EMFILE.into());
+        }
         cx.owned.files = Arc::new(FdTable::fork(&cx.owned.files));
     }
     cx.owned.ns = plan.proxy;

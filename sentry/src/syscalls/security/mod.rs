@@ -4,6 +4,8 @@ pub mod arch;
 pub mod capability;
 pub mod ids;
 pub mod keys;
+pub mod landlock;
+pub mod lsm;
 pub mod prctl;
 
 pub mod seccomp {

@@ -1,5 +1,7 @@
 //! prctl(2).
 
+mod memory;
+
 use crate::cred::{SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED, SECBIT_NO_CAP_AMBIENT_RAISE};
 use crate::task::{Cx, MceKill};
 use abi::signal::Signal;
@@ -39,11 +41,15 @@ const GET_NO_NEW_PRIVS: u32 = 39;
 const GET_TID_ADDRESS: u32 = 40;
 const SET_THP_DISABLE: u32 = 41;
 const GET_THP_DISABLE: u32 = 42;
+const SET_MM: u32 = 35;
 const CAP_AMBIENT: u32 = 47;
 const GET_SPECULATION_CTRL: u32 = 52;
 const SET_SPECULATION_CTRL: u32 = 53;
 const SET_IO_FLUSHER: u32 = 57;
 const GET_IO_FLUSHER: u32 = 58;
+const SET_MDWE: u32 = 65;
+const GET_MDWE: u32 = 66;
+const SET_VMA: u32 = 0x5356_4d41;
 const GET_AUXV: u32 = 0x4155_5856;
 const SET_PTRACER: u32 = 0x5961_6d61;
 
@@ -168,6 +174,16 @@ pub fn prctl(cx: &mut Cx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5
                 return Ok(u64::from(cx.owned.personal.io_flusher));
             }
             cx.owned.personal.io_flusher = arg2 == 1;
+        }
+        SET_MM => return memory::set_mm(cx, arg2, arg3, arg4, arg5),
+        SET_VMA => return memory::set_vma(cx, arg2, arg3, arg4, arg5),
+        SET_MDWE => {
+            only_if(rest_unused)?;
+            return memory::set_mdwe(cx, arg2);
+        }
+        GET_MDWE => {
+            only_if(arg2 == 0 && rest_unused)?;
+            return Ok(memory::mdwe(cx));
         }
         GET_AUXV => {
             only_if(arg4 == 0 && arg5 == 0)?;

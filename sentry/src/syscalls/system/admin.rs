@@ -151,9 +151,16 @@ pub fn perf_event_open(
     Err(Errno::EACCES.into())
 }
 
-/// vhangup(2): no container may hang up a terminal that was given to it.
-pub fn vhangup(_cx: &mut Cx<'_>) -> CallResult<()> {
-    Err(Errno::EPERM.into())
+/// vhangup(2): the controlling terminal, if there is one.
+pub fn vhangup(cx: &mut Cx<'_>) -> CallResult<()> {
+    if !cx.cred().has_in(Capabilities::SYS_TTY_CONFIG, &cx.kernel().root.user) {
+        return Err(Errno::EPERM.into());
+    }
+    let sid = vfs::TaskView::sid(&**cx.shared);
+    if let Some(tty) = cx.kernel().files.terminals.controlling(sid) {
+        tty.hang_up();
+    }
+    Ok(())
 }
 
 /// restart_syscall(2): interrupted calls are made again by the kernel itself.

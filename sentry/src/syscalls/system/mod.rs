@@ -4,5 +4,6 @@ pub mod absent;
 pub mod admin;
 pub mod info;
 pub mod limits;
+pub mod machine;
 pub mod sched;
 pub mod uname;

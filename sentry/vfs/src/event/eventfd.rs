@@ -31,10 +31,11 @@ pub struct EventFd {
 }
 
 impl EventFd {
-    /// Adds without blocking, as the kernel does (aio, io_uring, memory.events); saturates.
+    /// Adds without blocking, as the kernel does (aio, io_uring, memory.events); saturates at the value that
+    /// poll(2) shows as an error.
     pub fn signal(&self, add: u64) {
         let mut count = self.count.lock();
-        *count = count.saturating_add(add).min(u64::MAX - 1);
+        *count = count.saturating_add(add);
         drop(count);
         self.queue.wake(Events::READABLE);
     }
@@ -69,12 +70,9 @@ impl FileOps for EventFd {
         if src.remaining() < 8 {
             return Err(Errno::EINVAL);
         }
-        // Full: nothing but zero could be added, and the source stays whole for the retry.
-        if *self.count.lock() == u64::MAX - 1 {
-            return Err(Errno::EAGAIN);
-        }
+        // The source stays whole for the retry.
         let mut bytes = [0; 8];
-        if src.take(&mut bytes)? < 8 {
+        if src.peek(&mut bytes)? < 8 {
             return Err(Errno::EFAULT);
         }
         let add = u64::from_ne_bytes(bytes);
@@ -87,6 +85,7 @@ impl FileOps for EventFd {
             _ => return Err(Errno::EAGAIN),
         }
         drop(count);
+        src.skip(8);
         self.queue.wake(Events::READABLE);
         Ok((8, 0))
     }
@@ -99,7 +98,10 @@ impl FileOps for EventFd {
         if count < u64::MAX - 1 {
             events |= Events::WRITABLE;
         }
-        events & interest
+        if count == u64::MAX {
+            events |= Events::ERR;
+        }
+        events & (interest | Events::ERR)
     }
     fn register(&self, entry: &Arc<WaitEntry>) {
         self.queue.register(entry);
