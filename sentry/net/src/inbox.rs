@@ -597,9 +597,10 @@ impl MessageInbox {
         }
     }
     /// Whether a sender has room, by the rule of poll; notes `from` when not.
-    pub fn writable(&self, from: &Arc<WaitQueue>) -> bool {
+    pub fn writable(&self, from: &Arc<WaitQueue>, by: Counting) -> bool {
         let mut state = self.state.lock();
-        if state.closed || state.eof || state.roomy() {
+        let roomy = state.bytes.saturating_mul(2) <= state.max_bytes;
+        if state.closed || state.eof || roomy && (by == Counting::Bytes || state.roomy()) {
             return true;
         }
         block(&mut state.blocked, from);

@@ -247,7 +247,7 @@ impl UnixSocket {
             return Err(Errno::EPIPE);
         }
         let target;
-        let mut counted = false;
+        let mut counted = Counting::Bytes;
         let outbox = if self.is_dgram() {
             target = match &message.addr {
                 Some(addr) => self.find(addr)?,
@@ -261,8 +261,7 @@ impl UnixSocket {
                     peer.ok_or(Errno::ECONNREFUSED)?
                 }
             };
-            // The number of messages counts for those that do not talk to each other alone.
-            counted = !target.has_peer(self);
+            counted = self.counting(&target);
             if target.is_taken_from(self) {
                 return Err(Errno::EPERM);
             }
@@ -284,8 +283,7 @@ impl UnixSocket {
             return Err(Errno::EMSGSIZE);
         }
         // The source can be taken once: full queues are found out before.
-        let count = if counted { Counting::Messages } else { Counting::Bytes };
-        if !outbox.writable_now(&self.base.queue, count)? {
+        if !outbox.writable_now(&self.base.queue, counted)? {
             return Err(Errno::EAGAIN);
         }
         let bytes = crate::inet::take_all(src)?;
@@ -302,8 +300,10 @@ impl UnixSocket {
         Ok(len)
     }
 
-    fn has_peer(&self, other: &UnixSocket) -> bool {
-        self.state.lock().peer.as_ref().is_some_and(|peer| std::ptr::eq(peer.as_ptr(), other))
+    /// The number of messages counts for those that do not talk to each other alone.
+    fn counting(&self, to: &UnixSocket) -> Counting {
+        let mutual = to.state.lock().peer.as_ref().is_some_and(|peer| std::ptr::eq(peer.as_ptr(), self));
+        if mutual { Counting::Bytes } else { Counting::Messages }
     }
     /// A connected datagram socket takes messages only from its peer.
     fn is_taken_from(&self, sender: &UnixSocket) -> bool {
@@ -595,7 +595,7 @@ impl Socket for UnixSocket {
         if self.is_dgram() {
             let peer = self.state.lock().peer.as_ref().and_then(Weak::upgrade);
             let full = peer.as_ref().is_some_and(|p| match &p.inbox {
-                Inbox::Messages(inbox) => !inbox.writable(&self.base.queue),
+                Inbox::Messages(inbox) => !inbox.writable(&self.base.queue, self.counting(p)),
                 Inbox::Stream(_) => false,
             });
             if !full {
@@ -613,7 +613,9 @@ impl Socket for UnixSocket {
         // The peer's end of reading is this one's end of writing.
         let (refused, room) = match &link.outbox {
             Inbox::Stream(outbox) => (outbox.status().closed, outbox.writable(&self.base.queue)),
-            Inbox::Messages(outbox) => (outbox.status().closed, outbox.writable(&self.base.queue)),
+            Inbox::Messages(outbox) => {
+                (outbox.status().closed, outbox.writable(&self.base.queue, Counting::Bytes))
+            }
         };
         let peer_gone = refused && link.peer.strong_count() == 0;
         if peer_gone || ((shut || refused) && (eof || closed)) {
