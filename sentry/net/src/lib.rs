@@ -77,6 +77,8 @@ fn make(
             (SockType::SeqPacket, _) => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EPROTONOSUPPORT),
         },
+        // Frames of the host's links are not for guests.
+        AF_PACKET if ns.host().is_some() => return Err(Errno::EAFNOSUPPORT),
         AF_PACKET => {
             if !by.cred.has_in(Capabilities::NET_RAW, &ns.user_ns) {
                 return Err(Errno::EPERM);

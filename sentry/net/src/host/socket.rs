@@ -552,6 +552,10 @@ impl Socket for HostSocket {
             }
             return inside.set_option(at, name, value, by);
         }
+        if at == level::SOCKET && matches!(name, 26 | 50..=52) {
+            // A filter would have to run where the packets are, and no program reaches the host's kernel.
+            return Some(Err(Errno::EOPNOTSUPP));
+        }
         // The FORCE variants: the sentry has no capability to go beyond the host's limits.
         let name = match (at, name) {
             (level::SOCKET, 32 | 33) if by.cred.has(Capabilities::NET_ADMIN) => name - 25,
