@@ -183,7 +183,7 @@ impl UnixSocket {
             match control {
                 Control::Rights(files) => with.files.extend(files),
                 Control::Credentials(cred) => with.cred = Some(cred),
-                Control::Raw(..) => return Err(Errno::EINVAL),
+                Control::Raw(..) | Control::PidFd(_) => return Err(Errno::EINVAL),
             }
         }
         if with.cred.is_none() && (receiver_asks || self.asks_who()) {
