@@ -1,6 +1,6 @@
 //! Socket addresses between guest bytes and types (unix(7), ip(7), ipv6(7), netlink(7)).
 
-use crate::types::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_UNSPEC};
+use crate::types::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_UNSPEC};
 use abi::{Errno, SysResult};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,11 +34,41 @@ pub struct InetAddr {
     pub scope: u32,
 }
 
+/// `struct sockaddr_ll` (packet(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkAddr {
+    /// Ethernet protocol in host order.
+    pub protocol: u16,
+    /// Interface; 0 for any.
+    pub index: u32,
+    /// ARPHRD_*.
+    pub hatype: u16,
+    /// PACKET_*.
+    pub pkttype: u8,
+    /// Hardware address, of which `halen` bytes count.
+    pub hw: [u8; 8],
+    /// Length of the hardware address.
+    pub halen: u8,
+}
+
 /// Any address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SockAddr {
     /// AF_UNSPEC: dissolves a connection.
     Unspec,
+    /// AF_UNSPEC with an IPv4 address in it.
+    UnspecWithAddress(InetAddr),
+    /// An address that is too short for its family, or of a family that no socket here has.
+    Odd {
+        /// As given.
+        family: u16,
+        /// Bytes.
+        len: usize,
+    },
+    /// AF_PACKET.
+    Link(LinkAddr),
+    /// AF_PACKET, as long as its hardware address is: what getsockname(2) gives.
+    LinkName(LinkAddr),
     /// AF_UNIX.
     Unix(UnixAddr),
     /// AF_INET and AF_INET6.
@@ -57,14 +87,22 @@ fn word<const N: usize>(bytes: &[u8], at: usize) -> SysResult<[u8; N]> {
 }
 
 impl SockAddr {
-    /// From guest bytes; `EINVAL` when too short, `EAFNOSUPPORT` for other families.
+    /// From guest bytes; `EINVAL` when too short to name a family. What else is wrong is for the socket to say, by
+    /// the rules of its own family.
     pub fn parse(bytes: &[u8]) -> SysResult<SockAddr> {
         if bytes.len() > MAX_ADDR {
             return Err(Errno::EINVAL);
         }
         let family = u16::from_ne_bytes(word(bytes, 0)?);
         match family {
-            AF_UNSPEC => Ok(SockAddr::Unspec),
+            AF_UNSPEC => Ok(match bytes.get(4..8) {
+                Some(&[a, b, c, d]) if [a, b, c, d] != [0; 4] => {
+                    let port = u16::from_be_bytes(word(bytes, 2)?);
+                    let ip = IpAddr::V4(Ipv4Addr::new(a, b, c, d));
+                    SockAddr::UnspecWithAddress(InetAddr { ip, port, scope: 0 })
+                }
+                _ => SockAddr::Unspec,
+            }),
             AF_UNIX => {
                 let name = bytes.get(2..).unwrap_or_default();
                 if name.len() > 108 {
@@ -81,7 +119,7 @@ impl SockAddr {
             }
             AF_INET => {
                 if bytes.len() < 16 {
-                    return Err(Errno::EINVAL);
+                    return Ok(SockAddr::Odd { family, len: bytes.len() });
                 }
                 let ip = Ipv4Addr::from(word::<4>(bytes, 4)?);
                 let port = u16::from_be_bytes(word(bytes, 2)?);
@@ -90,7 +128,7 @@ impl SockAddr {
             AF_INET6 => {
                 // The scope is missing in RFC 2133's shorter structure.
                 if bytes.len() < 24 {
-                    return Err(Errno::EINVAL);
+                    return Ok(SockAddr::Odd { family, len: bytes.len() });
                 }
                 let ip = Ipv6Addr::from(word::<16>(bytes, 8)?);
                 let port = u16::from_be_bytes(word(bytes, 2)?);
@@ -99,14 +137,25 @@ impl SockAddr {
             }
             AF_NETLINK => {
                 if bytes.len() < 12 {
-                    return Err(Errno::EINVAL);
+                    return Ok(SockAddr::Odd { family, len: bytes.len() });
                 }
                 Ok(SockAddr::Netlink {
                     pid: u32::from_ne_bytes(word(bytes, 4)?),
                     groups: u32::from_ne_bytes(word(bytes, 8)?),
                 })
             }
-            _ => Err(Errno::EAFNOSUPPORT),
+            AF_PACKET if bytes.len() >= 20 => {
+                let halen = bytes.get(11).copied().unwrap_or(0);
+                Ok(SockAddr::Link(LinkAddr {
+                    protocol: u16::from_be_bytes(word(bytes, 2)?),
+                    index: u32::from_ne_bytes(word(bytes, 4)?),
+                    hatype: u16::from_ne_bytes(word(bytes, 8)?),
+                    pkttype: bytes.get(10).copied().unwrap_or(0),
+                    hw: word(bytes, 12)?,
+                    halen,
+                }))
+            }
+            _ => Ok(SockAddr::Odd { family, len: bytes.len() }),
         }
     }
 
@@ -115,7 +164,21 @@ impl SockAddr {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(28);
         match self {
-            SockAddr::Unspec => out.extend_from_slice(&AF_UNSPEC.to_ne_bytes()),
+            SockAddr::Unspec | SockAddr::UnspecWithAddress(_) => {
+                out.extend_from_slice(&AF_UNSPEC.to_ne_bytes());
+            }
+            SockAddr::Odd { family, .. } => out.extend_from_slice(&family.to_ne_bytes()),
+            SockAddr::Link(link) | SockAddr::LinkName(link) => {
+                out.extend_from_slice(&AF_PACKET.to_ne_bytes());
+                out.extend_from_slice(&link.protocol.to_be_bytes());
+                out.extend_from_slice(&link.index.to_ne_bytes());
+                out.extend_from_slice(&link.hatype.to_ne_bytes());
+                out.extend_from_slice(&[link.pkttype, link.halen]);
+                out.extend_from_slice(&link.hw);
+                if matches!(self, SockAddr::LinkName(_)) {
+                    out.truncate(12 + usize::from(link.halen.min(8)));
+                }
+            }
             SockAddr::Unix(addr) => {
                 out.extend_from_slice(&AF_UNIX.to_ne_bytes());
                 match addr {
@@ -126,9 +189,7 @@ impl SockAddr {
                     }
                     UnixAddr::Path { path, .. } => {
                         out.extend_from_slice(path);
-                        if path.len() < 108 {
-                            out.push(0);
-                        }
+                        out.push(0);
                     }
                 }
             }
@@ -155,6 +216,11 @@ impl SockAddr {
         out
     }
 
+    /// Whether connect(2) to it dissolves the connection.
+    #[must_use]
+    pub fn is_unspec(&self) -> bool {
+        matches!(self, SockAddr::Unspec | SockAddr::UnspecWithAddress(_))
+    }
     /// The path that the caller's file system must resolve (or make, for bind) before the address is used.
     #[must_use]
     pub fn path(&self) -> Option<&[u8]> {
@@ -213,7 +279,8 @@ mod tests {
         assert_eq!(SockAddr::parse(&v6.to_bytes()), Ok(v6));
         let v4 = SockAddr::Inet(InetAddr { ip: "127.0.0.1".parse().unwrap(), port: 80, scope: 0 });
         assert_eq!(v4.to_bytes()[..8], [2, 0, 0, 80, 127, 0, 0, 1]);
-        assert_eq!(SockAddr::parse(&v4.to_bytes()[..15]), Err(Errno::EINVAL));
-        assert_eq!(SockAddr::parse(&[99, 0]), Err(Errno::EAFNOSUPPORT));
+        assert_eq!(SockAddr::parse(&v4.to_bytes()[..15]), Ok(SockAddr::Odd { family: 2, len: 15 }));
+        assert_eq!(SockAddr::parse(&[99, 0]), Ok(SockAddr::Odd { family: 99, len: 2 }));
+        assert_eq!(SockAddr::parse(&[99]), Err(Errno::EINVAL));
     }
 }

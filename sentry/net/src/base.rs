@@ -1,20 +1,36 @@
-//! What every socket has: type, wait queue, pending error, options of SOL_SOCKET. Locks: `Leaf`.
+//! What every socket has: type, wait queue, pending error, error queue, values of options. Locks: `Leaf`.
 
+use crate::addr::SockAddr;
+use crate::filter::Program;
+use crate::inet::multicast::Membership;
 use crate::netns::NetNs;
-use crate::types::SockType;
+use crate::types::{Control, SockType};
+use abi::Errno;
 use abi::poll::Events;
-use abi::{Errno, SysResult};
+use abi::time::Timespec;
 use lock::order::Leaf;
 use lock::{Ranked, WaitQueue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use vfs::{Caller, Capabilities};
 
 /// Default buffer size of datagram and local sockets (`net.core.rmem_default`).
 pub const DEFAULT_BUFFER: usize = 212_992;
-/// `net.core.rmem_max`, before doubling.
-const MAX_BUFFER: u32 = 4 << 20;
+/// Most reports an error queue keeps.
+const MOST_REPORTS: usize = 64;
+
+/// One entry of the error queue (ip(7), IP_RECVERR).
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What SO_ERROR says while this is the first; `None` for what is no error (completions).
+    pub error: Option<Errno>,
+    /// The datagram that caused it.
+    pub bytes: Vec<u8>,
+    /// Where it was sent to.
+    pub to: Option<SockAddr>,
+    /// What recvmsg(2) tells.
+    pub control: Vec<Control>,
+}
 
 /// Which time stamps a receiver wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,10 +68,16 @@ pub struct Options {
     pub peek_off: Option<usize>,
     /// SO_RCVLOWAT.
     pub rcvlowat: usize,
-    /// SO_BINDTODEVICE.
-    pub device: Vec<u8>,
+    /// SO_BINDTODEVICE, SO_BINDTOIFINDEX: the index, 0 for none.
+    pub device: u32,
+    /// SO_PASSPIDFD.
+    pub pass_pidfd: bool,
+    /// SO_ATTACH_FILTER.
+    pub filter: Option<Arc<Program>>,
+    /// IP_ADD_MEMBERSHIP and kin.
+    pub groups: Vec<Membership>,
     /// Options that are only remembered, by level and name.
-    pub ints: BTreeMap<(i32, i32), i32>,
+    pub ints: BTreeMap<(i32, i32), i64>,
 }
 
 /// The common part of every socket.
@@ -73,7 +95,9 @@ pub struct Base {
     pub queue: Arc<WaitQueue>,
     options: Ranked<Leaf, Options>,
     error: Ranked<Leaf, Option<Errno>>,
-    cookie: u64,
+    reports: Ranked<Leaf, VecDeque<Report>>,
+    stamped: Ranked<Leaf, Option<Timespec>>,
+    pub(crate) cookie: u64,
 }
 
 static COOKIE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -90,6 +114,8 @@ impl Base {
             queue: Arc::default(),
             options: Ranked::new(Options { rcvlowat: 1, ..Options::default() }),
             error: Ranked::default(),
+            reports: Ranked::default(),
+            stamped: Ranked::default(),
             cookie: COOKIE.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         }
     }
@@ -103,7 +129,8 @@ impl Base {
     pub fn child(&self) -> Base {
         let child = Base::new(&self.ns, self.domain, self.kind, self.protocol);
         let options = self.options.lock().clone();
-        *child.options.lock() = options;
+        // Memberships are the listener's own.
+        *child.options.lock() = Options { groups: Vec::new(), ..options };
         child
     }
     /// Reads options.
@@ -117,7 +144,17 @@ impl Base {
     /// A remembered option.
     #[must_use]
     pub fn int(&self, level: i32, name: i32) -> Option<i32> {
-        self.options.lock().ints.get(&(level, name)).copied()
+        let wide = self.options.lock().ints.get(&(level, name)).copied()?;
+        i32::try_from(wide).ok()
+    }
+    /// Whether a remembered option is on.
+    #[must_use]
+    pub fn is_on(&self, level: i32, name: i32) -> bool {
+        self.options.lock().ints.get(&(level, name)).is_some_and(|value| *value != 0)
+    }
+    /// Remembers an option.
+    pub fn remember(&self, level: i32, name: i32, value: i64) {
+        self.options.lock().ints.insert((level, name), value);
     }
     /// Leaves an asynchronous error.
     pub fn set_error(&self, error: Errno) {
@@ -133,6 +170,50 @@ impl Base {
     pub fn has_error(&self) -> bool {
         self.error.lock().is_some()
     }
+    /// Whether poll(2) says POLLERR: an error or a report waits.
+    #[must_use]
+    pub fn troubled(&self) -> bool {
+        self.has_error() || !self.reports.lock().is_empty()
+    }
+    /// Puts a report into the error queue, and its error up.
+    pub fn report(&self, report: Report) {
+        let error = report.error;
+        {
+            let mut reports = self.reports.lock();
+            if reports.len() < MOST_REPORTS {
+                reports.push_back(report);
+            }
+        }
+        match error {
+            Some(error) => self.set_error(error),
+            None => self.queue.wake(Events::ERR),
+        }
+    }
+    /// Changes the last report instead of adding one, when `change` can (completions in a row are one).
+    pub fn merge_report(&self, change: impl FnOnce(&mut Report) -> bool) -> bool {
+        self.reports.lock().back_mut().is_some_and(change)
+    }
+    /// The first report; the error that is pending becomes that of the next one.
+    pub fn take_report(&self) -> Option<Report> {
+        let (report, next) = {
+            let mut reports = self.reports.lock();
+            let report = reports.pop_front()?;
+            (report, reports.front().and_then(|next| next.error))
+        };
+        if report.error.is_some() {
+            *self.error.lock() = next;
+        }
+        Some(report)
+    }
+    /// Remembers when the datagram arrived that was read last (SIOCGSTAMP).
+    pub fn set_stamp(&self, at: Timespec) {
+        *self.stamped.lock() = Some(at);
+    }
+    /// When it arrived.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Timespec> {
+        *self.stamped.lock()
+    }
     /// SO_RCVBUF or its default.
     #[must_use]
     pub fn rcvbuf(&self) -> usize {
@@ -143,145 +224,4 @@ impl Base {
     pub fn sndbuf(&self) -> usize {
         self.with(|o| o.sndbuf).unwrap_or(DEFAULT_BUFFER)
     }
-
-    /// getsockopt(SOL_SOCKET) of what is the same for all sockets.
-    pub fn get(&self, name: i32) -> SysResult<Vec<u8>> {
-        let int = |n: i32| Ok(n.to_ne_bytes().to_vec());
-        let size = |n: usize| Ok(i32::try_from(n).unwrap_or(i32::MAX).to_ne_bytes().to_vec());
-        let o = self.options.lock().clone();
-        match name {
-            2 => int(i32::from(o.reuse_addr)),
-            3 => int(self.kind.raw()),
-            4 => int(self.take_error().map_or(0, |e| i32::from(e.raw()))),
-            6 => int(i32::from(o.broadcast)),
-            7 => size(o.sndbuf.unwrap_or(DEFAULT_BUFFER)),
-            8 => size(o.rcvbuf.unwrap_or(DEFAULT_BUFFER)),
-            13 => {
-                let mut bytes = i32::from(o.linger.is_some()).to_ne_bytes().to_vec();
-                bytes.extend_from_slice(&o.linger.unwrap_or(0).to_ne_bytes());
-                Ok(bytes)
-            }
-            15 => int(i32::from(o.reuse_port)),
-            16 => int(i32::from(o.pass_cred)),
-            18 => size(o.rcvlowat),
-            19 => int(1),
-            20 | 66 => Ok(time_bytes(o.rcvtimeo)),
-            21 | 67 => Ok(time_bytes(o.sndtimeo)),
-            25 => Ok(o.device),
-            29 => int(i32::from(o.stamp == Some(Stamp::Micro))),
-            35 => int(i32::from(o.stamp == Some(Stamp::Nano))),
-            30 => int(0),
-            38 => int(self.protocol),
-            39 => int(i32::from(self.domain.cast_signed())),
-            42 => int(o.peek_off.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX))),
-            55 => Ok([0u32; 9].iter().flat_map(|n| n.to_ne_bytes()).collect()),
-            57 => Ok(self.cookie.to_ne_bytes().to_vec()),
-            1 | 5 | 9 | 10 | 11 | 12 | 34 | 36 | 37 | 40 | 43 | 44 | 45 | 46 | 60 | 69 | 70 | 76 => {
-                int(o.ints.get(&(1, name)).copied().unwrap_or(0))
-            }
-            47 => Ok(u32::MAX.to_ne_bytes().to_vec()),
-            49 => int(-1),
-            14 => int(0),
-            56 => int(0),
-            _ => Err(Errno::ENOPROTOOPT),
-        }
-    }
-
-    /// setsockopt(SOL_SOCKET).
-    pub fn set(&self, name: i32, value: &[u8], by: &Caller<'_>) -> SysResult<()> {
-        if name == 25 {
-            let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
-            let device = value.get(..end).unwrap_or_default().to_vec();
-            if !device.is_empty() && !self.ns.has_interface(&device) {
-                return Err(Errno::ENODEV);
-            }
-            self.change(|o| o.device = device);
-            return Ok(());
-        }
-        let int = read_int(value)?;
-        let on = int != 0;
-        match name {
-            2 => self.change(|o| o.reuse_addr = on),
-            6 => self.change(|o| o.broadcast = on),
-            7 | 32 => {
-                self.may_force(name == 32, by)?;
-                let size = buffer_size(int, name == 32, 4608);
-                self.change(|o| o.sndbuf = Some(size));
-            }
-            8 | 33 => {
-                self.may_force(name == 33, by)?;
-                let size = buffer_size(int, name == 33, 2304);
-                self.change(|o| o.rcvbuf = Some(size));
-            }
-            13 => {
-                let seconds = read_int(value.get(4..).ok_or(Errno::EINVAL)?)?;
-                self.change(|o| o.linger = on.then_some(seconds.cast_unsigned()));
-            }
-            15 => self.change(|o| o.reuse_port = on),
-            16 => self.change(|o| o.pass_cred = on),
-            18 => self.change(|o| o.rcvlowat = usize::try_from(int).unwrap_or(usize::MAX).max(1)),
-            20 | 66 => {
-                let time = read_time(value)?;
-                self.change(|o| o.rcvtimeo = time);
-            }
-            21 | 67 => {
-                let time = read_time(value)?;
-                self.change(|o| o.sndtimeo = time);
-            }
-            29 | 63 => self.change(|o| o.stamp = on.then_some(Stamp::Micro)),
-            35 | 64 => self.change(|o| o.stamp = on.then_some(Stamp::Nano)),
-            36 if !by.cred.has(Capabilities::NET_ADMIN) => return Err(Errno::EPERM),
-            12 if !(0..=6).contains(&int) && !by.cred.has(Capabilities::NET_ADMIN) => {
-                return Err(Errno::EPERM);
-            }
-            42 => self.change(|o| o.peek_off = usize::try_from(int).ok()),
-            1 | 5 | 9 | 10 | 11 | 12 | 34 | 36 | 37 | 40 | 43 | 45 | 46 | 47 | 49 | 60 | 69 | 70 | 76 => {
-                self.change(|o| {
-                    o.ints.insert((1, name), int);
-                });
-            }
-            14 => {}
-            // Classic and extended filters would have to run to be true.
-            26 | 50 | 51 | 52 => return Err(Errno::EOPNOTSUPP),
-            27 => return Err(Errno::ENOENT),
-            3 | 4 | 17 | 19 | 28 | 30 | 31 | 38 | 39 => return Err(Errno::ENOPROTOOPT),
-            _ => return Err(Errno::ENOPROTOOPT),
-        }
-        Ok(())
-    }
-
-    fn may_force(&self, force: bool, by: &Caller<'_>) -> SysResult<()> {
-        if force && !by.cred.has(Capabilities::NET_ADMIN) { Err(Errno::EPERM) } else { Ok(()) }
-    }
-}
-
-/// The first int of an option value; `EINVAL` when it is shorter.
-pub fn read_int(value: &[u8]) -> SysResult<i32> {
-    value.first_chunk().map(|c| i32::from_ne_bytes(*c)).ok_or(Errno::EINVAL)
-}
-
-fn buffer_size(asked: i32, force: bool, min: usize) -> usize {
-    let asked = u32::try_from(asked).unwrap_or(0);
-    let most = if force { 1 << 29 } else { MAX_BUFFER };
-    usize::try_from(asked.min(most)).unwrap_or(0).saturating_mul(2).max(min)
-}
-
-fn time_bytes(time: Option<Duration>) -> Vec<u8> {
-    let t = abi::time::Timeval::from_duration(time.unwrap_or_default());
-    [t.sec.to_ne_bytes(), t.usec.to_ne_bytes()].concat()
-}
-
-fn read_time(value: &[u8]) -> SysResult<Option<Duration>> {
-    let sec = value.first_chunk().map(|c| i64::from_ne_bytes(*c)).ok_or(Errno::EINVAL)?;
-    let usec =
-        value.get(8..).and_then(|v| v.first_chunk()).map(|c| i64::from_ne_bytes(*c)).ok_or(Errno::EINVAL)?;
-    if !(0..1_000_000).contains(&usec) {
-        return Err(Errno::EDOM);
-    }
-    if sec < 0 {
-        // Linux: no waiting at all.
-        return Ok(Some(Duration::from_nanos(1)));
-    }
-    let time = abi::time::Timeval { sec, usec }.to_duration()?;
-    Ok((!time.is_zero()).then_some(time))
 }

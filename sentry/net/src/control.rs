@@ -8,6 +8,7 @@ use vfs::{Caller, Capabilities, Kgid, Kuid, OpenFile};
 const HEADER: usize = 16;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
+const SCM_PIDFD: i32 = 4;
 /// Most descriptors in one message (`SCM_MAX_FD`).
 pub const MAX_RIGHTS: usize = 253;
 /// Most control bytes of one message (`optmem_max`).
@@ -38,7 +39,8 @@ pub fn parse(
         match (at_level, kind) {
             (level::SOCKET, SCM_RIGHTS) => {
                 if !unix {
-                    return Err(Errno::EINVAL);
+                    rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
+                    continue;
                 }
                 let count = data.len() / 4;
                 if count > MAX_RIGHTS {
@@ -53,12 +55,18 @@ pub fn parse(
                 }
             }
             (level::SOCKET, SCM_CREDENTIALS) => {
-                if !unix || data.len() != 12 {
+                if !unix {
+                    rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
+                    continue;
+                }
+                if data.len() != 12 {
                     return Err(Errno::EINVAL);
                 }
                 out.push(Control::Credentials(check_cred(data, by)?));
             }
-            (level::SOCKET, _) => return Err(Errno::EINVAL),
+            (level::SOCKET, _) if unix => return Err(Errno::EINVAL),
+            // AF_UNIX looks at SOL_SOCKET only.
+            _ if unix => {}
             _ => out.push(Control::Raw(at_level, kind, data.to_vec())),
         }
         rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
@@ -83,6 +91,15 @@ fn check_cred(data: &[u8], by: &Caller<'_>) -> SysResult<Ucred> {
     }
 }
 
+/// What becomes a descriptor of the receiver.
+#[derive(Debug)]
+pub enum Installed {
+    /// A file that was sent.
+    File(Arc<OpenFile>),
+    /// A process, by its id of the initial namespace.
+    Process(u32),
+}
+
 /// Lays control messages out for recvmsg(2) in at most `limit` bytes. `install` makes a descriptor.
 /// Adds CTRUNC to `flags` when something did not fit.
 pub fn encode(
@@ -90,7 +107,7 @@ pub fn encode(
     limit: usize,
     flags: &mut MsgFlags,
     by: &Caller<'_>,
-    install: &mut dyn FnMut(Arc<OpenFile>) -> SysResult<i32>,
+    install: &mut dyn FnMut(Installed) -> SysResult<i32>,
 ) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::new();
     for message in control {
@@ -98,6 +115,15 @@ pub fn encode(
         let (at_level, kind, data) = match message {
             Control::Credentials(cred) => (level::SOCKET, SCM_CREDENTIALS, cred.to_bytes(by).to_vec()),
             Control::Raw(at_level, kind, data) => (at_level, kind, data),
+            Control::PidFd(pid) => {
+                if room < HEADER + 4 {
+                    *flags |= MsgFlags::CTRUNC;
+                    continue;
+                }
+                // A process that has gone is told by the errno in the place of a descriptor.
+                let fd = install(Installed::Process(pid)).unwrap_or_else(|error| -i32::from(error.raw()));
+                (level::SOCKET, SCM_PIDFD, fd.to_ne_bytes().to_vec())
+            }
             Control::Rights(files) => {
                 let fits = room.saturating_sub(HEADER) / 4;
                 if fits < files.len() {
@@ -105,7 +131,7 @@ pub fn encode(
                 }
                 let mut data = Vec::new();
                 for file in files.into_iter().take(fits) {
-                    match install(file) {
+                    match install(Installed::File(file)) {
                         Ok(fd) => data.extend_from_slice(&fd.to_ne_bytes()),
                         Err(_) => {
                             *flags |= MsgFlags::CTRUNC;

@@ -3,15 +3,17 @@
 //! A sender that finds no room leaves its own wait queue in `blocked`; the receiver wakes those queues
 //! once half of the room is free, as Linux does.
 
-use crate::addr::SockAddr;
+use crate::addr::{InetAddr, SockAddr};
 use crate::types::{Control, Ucred};
 use abi::poll::Events;
+use abi::time::Timespec;
 use abi::{Errno, SysResult};
 use lock::order::SocketPeer;
 use lock::{Ranked, WaitQueue};
 use mm::{GuestSink, GuestSource};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
 use vfs::OpenFile;
 use vfs::event::ring::ByteRing;
@@ -58,6 +60,12 @@ fn unblock(list: Blocked) {
     }
 }
 
+fn wake_first(first: Option<Weak<WaitQueue>>) {
+    if let Some(queue) = first.and_then(|queue| queue.upgrade()) {
+        queue.wake(Events::READABLE);
+    }
+}
+
 #[derive(Debug)]
 struct Piece {
     len: usize,
@@ -89,6 +97,8 @@ struct StreamState {
     urgent: Option<Urgent>,
     // SO_OOBINLINE: the urgent byte is read with the others.
     inline: bool,
+    // Who is woken once by the first byte or the end, besides the reader (TCP_DEFER_ACCEPT).
+    first: Option<Weak<WaitQueue>>,
 }
 
 /// Received bytes of a stream.
@@ -167,9 +177,15 @@ impl StreamInbox {
                 _ => state.pieces.push_back(Piece { len: done, with }),
             }
         }
+        let first = state.first.take();
         drop(state);
         self.queue.wake(events);
+        wake_first(first);
         Ok(done)
+    }
+    /// Wakes `queue` too when the first byte comes, or the end.
+    pub fn tell_first(&self, queue: &Arc<WaitQueue>) {
+        self.state.lock().first = Some(Arc::downgrade(queue));
     }
 
     /// Takes (or with `peek` looks at) bytes from `skip` on. 0 is end of file. Stops where the sender's
@@ -182,9 +198,6 @@ impl StreamInbox {
         by_cred: bool,
     ) -> SysResult<(usize, Ancillary)> {
         let mut state = self.state.lock();
-        if dst.remaining() == 0 {
-            return Ok((0, Ancillary::default()));
-        }
         if state.ring.len() <= skip {
             if let Some(error) = state.reset.take() {
                 return Err(error);
@@ -194,6 +207,9 @@ impl StreamInbox {
             } else {
                 Err(Errno::EAGAIN)
             };
+        }
+        if dst.remaining() == 0 {
+            return Ok((0, Ancillary::default()));
         }
         let mut max = state.one_run(skip, by_cred);
         match state.mark() {
@@ -285,13 +301,18 @@ impl StreamInbox {
     }
     /// The sender will send no more.
     pub fn finish(&self, hup: bool) {
-        self.state.lock().eof = true;
+        let first = {
+            let mut state = self.state.lock();
+            state.eof = true;
+            state.first.take()
+        };
         self.queue.wake(
             Events::READABLE
                 | Events::WRITABLE
                 | Events::RDHUP
                 | if hup { Events::HUP } else { Events::empty() },
         );
+        wake_first(first);
     }
     /// The sender broke off: bytes inside stay readable unless `discard`.
     pub fn reset(&self, error: Errno, discard: bool) {
@@ -411,17 +432,44 @@ impl StreamState {
     }
 }
 
+/// What a datagram's header said, for receivers that ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PacketInfo {
+    /// Where it was sent to.
+    pub to: InetAddr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// Interface it came in by.
+    pub index: u32,
+    /// SO_MARK of the sender.
+    pub mark: u32,
+    /// This host's address on the interface.
+    pub local: Ipv4Addr,
+    /// Sent to a broadcast address.
+    pub cast: bool,
+}
+
 /// One datagram or record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message {
     /// Content.
     pub bytes: Vec<u8>,
+    /// Length before a filter cut it, when that was more.
+    pub real_len: usize,
     /// Sender.
     pub from: Option<SockAddr>,
     /// Descriptors and credentials.
     pub with: Ancillary,
-    /// Ready-made control messages (packet information).
+    /// What its header said.
+    pub packet: Option<PacketInfo>,
+    /// Control messages that go with it as they are.
     pub control: Vec<Control>,
+    /// When it came in.
+    pub at: Timespec,
+    /// Messages that were dropped before it.
+    pub drops: u32,
 }
 
 #[derive(Debug, Default)]
@@ -437,8 +485,23 @@ struct MessageState {
     drops: u32,
 }
 
-/// Cost of a message beside its bytes, so that empty ones fill a queue too.
-const OVERHEAD: usize = 256;
+/// What makes a queue full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counting {
+    /// Bytes alone.
+    Bytes,
+    /// The number of messages as well.
+    Messages,
+}
+
+/// What a message of `len` bytes is counted as: as Linux counts the buffer that it lies in (`skb->truesize`), so that
+/// as many fit as there.
+fn cost(len: usize) -> usize {
+    let data = len.next_multiple_of(64) + 320;
+    let rounded =
+        if data <= 32_768 { data.next_power_of_two().max(512) } else { data.next_multiple_of(4096) };
+    rounded + 256
+}
 
 impl MessageState {
     fn full(&self) -> bool {
@@ -465,12 +528,12 @@ impl MessageInbox {
     }
 
     /// Whether a message may be put in now: `EPIPE` when the receiver is done; full: no, and `from` noted.
-    pub fn writable_now(&self, from: &Arc<WaitQueue>) -> SysResult<bool> {
+    pub fn writable_now(&self, from: &Arc<WaitQueue>, by: Counting) -> SysResult<bool> {
         let mut state = self.state.lock();
         if state.closed || state.eof {
             return Err(Errno::EPIPE);
         }
-        if state.full() {
+        if state.bytes >= state.max_bytes || by == Counting::Messages && state.full() {
             block(&mut state.blocked, from);
             return Ok(false);
         }
@@ -483,21 +546,22 @@ impl MessageInbox {
             drop(state);
             return Err(Errno::EPIPE);
         }
-        state.bytes = state.bytes.saturating_add(message.bytes.len() + OVERHEAD);
+        state.bytes = state.bytes.saturating_add(cost(message.bytes.len()));
         state.messages.push_back(message);
         drop(state);
         self.queue.wake(Events::READABLE);
         Ok(())
     }
     /// Puts a message in or drops it when there is no room.
-    pub fn send_or_drop(&self, message: Message) {
+    pub fn send_or_drop(&self, mut message: Message) {
         let mut state = self.state.lock();
         if state.closed || state.full() {
             state.drops = state.drops.saturating_add(1);
             drop(state);
             return;
         }
-        state.bytes = state.bytes.saturating_add(message.bytes.len() + OVERHEAD);
+        message.drops = state.drops;
+        state.bytes = state.bytes.saturating_add(cost(message.bytes.len()));
         state.messages.push_back(message);
         drop(state);
         self.queue.wake(Events::READABLE);
@@ -506,13 +570,14 @@ impl MessageInbox {
     /// Takes the first message; `Ok(None)` at end of file.
     pub fn receive(&self) -> SysResult<Option<Message>> {
         let mut state = self.state.lock();
+        // An error comes before the messages that are still there.
+        if let Some(error) = state.reset.take() {
+            return Err(error);
+        }
         let Some(message) = state.messages.pop_front() else {
-            if let Some(error) = state.reset.take() {
-                return Err(error);
-            }
             return if state.eof || state.closed { Ok(None) } else { Err(Errno::EAGAIN) };
         };
-        state.bytes = state.bytes.saturating_sub(message.bytes.len() + OVERHEAD);
+        state.bytes = state.bytes.saturating_sub(cost(message.bytes.len()));
         let wake = state.roomy();
         let blocked = if wake { std::mem::take(&mut state.blocked) } else { Blocked::new() };
         drop(state);
@@ -532,9 +597,10 @@ impl MessageInbox {
         }
     }
     /// Whether a sender has room, by the rule of poll; notes `from` when not.
-    pub fn writable(&self, from: &Arc<WaitQueue>) -> bool {
+    pub fn writable(&self, from: &Arc<WaitQueue>, by: Counting) -> bool {
         let mut state = self.state.lock();
-        if state.closed || state.eof || state.roomy() {
+        let roomy = state.bytes.saturating_mul(2) <= state.max_bytes;
+        if state.closed || state.eof || roomy && (by == Counting::Bytes || state.roomy()) {
             return true;
         }
         block(&mut state.blocked, from);
@@ -554,6 +620,21 @@ impl MessageInbox {
             before_mark: len,
             urgent: false,
         }
+    }
+    /// The receiver shut its reading half, of a family whose senders do not learn of it: what comes is still taken.
+    pub fn stop_reading(&self) {
+        self.state.lock().eof = true;
+        self.queue.wake(Events::READABLE | Events::RDHUP);
+    }
+    /// Messages dropped so far.
+    #[must_use]
+    pub fn drops(&self) -> u32 {
+        self.state.lock().drops
+    }
+    /// Bytes held, overhead included.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state.lock().bytes
     }
     /// Whether a message waits.
     #[must_use]

@@ -8,13 +8,18 @@
 pub mod addr;
 pub mod base;
 pub mod control;
+mod filter;
 pub mod host;
 pub mod inbox;
 pub mod inet;
 mod links;
+mod mailbox;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
+mod routing;
 pub mod socket;
+mod sockopt;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -29,7 +34,7 @@ pub use types::{Control, MsgFlags, Received, SendMsg, Shutdown, SockType, Ucred}
 use abi::fs::OpenFlags;
 use abi::{Errno, SysResult};
 use std::sync::Arc;
-use types::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
+use types::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX};
 use vfs::{Caller, Capabilities, OpenFile};
 
 fn make(
@@ -55,7 +60,8 @@ fn make(
         }
         AF_INET | AF_INET6 => match (kind, protocol) {
             (SockType::Stream, 0 | 6) => inet::tcp::TcpSocket::new(ns, family),
-            (SockType::Dgram, 0 | 17) => inet::udp::UdpSocket::new(ns, family),
+            (SockType::Dgram, 0 | 17) => inet::udp::UdpSocket::new(ns, family, 17),
+            (SockType::Dgram, 136) => inet::udp::UdpSocket::new(ns, family, 136),
             (SockType::Raw, 1..=255) if !by.cred.has_in(Capabilities::NET_RAW, &ns.user_ns) => {
                 return Err(Errno::EPERM);
             }
@@ -71,6 +77,14 @@ fn make(
             (SockType::SeqPacket, _) => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EPROTONOSUPPORT),
         },
+        // Frames of the host's links are not for guests.
+        AF_PACKET if ns.host().is_some() => return Err(Errno::EAFNOSUPPORT),
+        AF_PACKET => {
+            if !by.cred.has_in(Capabilities::NET_RAW, &ns.user_ns) {
+                return Err(Errno::EPERM);
+            }
+            packet::PacketSocket::new(ns, kind, protocol)?
+        }
         AF_NETLINK => netlink::NetlinkSocket::new(ns, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     })

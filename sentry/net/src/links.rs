@@ -1,8 +1,10 @@
 //! Changes of a namespace's interfaces, addresses and routes.
 
-use crate::netns::{Interface, InterfaceAddr, NetNs, Route};
+use crate::netns::{Interface, InterfaceAddr, LinkKind, NetNs, Route};
 use abi::{Errno, SysResult};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -12,6 +14,11 @@ const IFF_CARRIER: u32 = 0x1_0040;
 /// MULTICAST.
 const DUMMY_FLAGS: u32 = 0x82;
 const USER_FLAGS: u32 = 0x4 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1000;
+/// IFF_BROADCAST | IFF_MULTICAST.
+const BRIDGE_FLAGS: u32 = 0x1002;
+/// Most interfaces of a namespace.
+const MOST_LINKS: usize = 4096;
+static NEXT_HW: AtomicU32 = AtomicU32::new(1);
 /// Least MTU that IPv4 works with.
 const LEAST_MTU: u32 = 68;
 
@@ -25,6 +32,12 @@ pub(crate) enum Existing {
 }
 
 impl InterfaceAddr {
+    /// The broadcast address of its network, if it is one of more than two hosts.
+    #[must_use]
+    pub fn broadcast(&self) -> Option<Ipv4Addr> {
+        let IpAddr::V4(ip) = self.ip else { return None };
+        (self.prefix < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | u32::MAX >> self.prefix))
+    }
     /// Whether `ip` lies in the address' network.
     #[must_use]
     pub fn covers(&self, ip: IpAddr) -> bool {
@@ -78,21 +91,47 @@ impl NetNs {
     pub(crate) fn update<T>(&self, index: u32, change: impl FnOnce(&mut Interface) -> T) -> SysResult<T> {
         self.with_interfaces(|all| all.iter_mut().find(|i| i.index == index).map(change)).ok_or(Errno::ENODEV)
     }
-    /// A further interface that swallows what is sent through it; its index.
-    pub(crate) fn add_dummy(&self, name: Option<&str>) -> SysResult<u32> {
+    /// A further interface, down; its index. A name with `%d` in it, or the kind's, gets the first free number.
+    pub(crate) fn add_link(&self, kind: LinkKind, name: Option<&str>, wanted: u32) -> SysResult<u32> {
+        let (stem, flags) = match kind {
+            LinkKind::Dummy => ("dummy%d", DUMMY_FLAGS),
+            LinkKind::Bridge => ("br%d", BRIDGE_FLAGS),
+            _ => ("veth%d", BRIDGE_FLAGS),
+        };
         self.with_interfaces(|all| {
+            if all.len() >= MOST_LINKS {
+                return Err(Errno::ENOBUFS);
+            }
+            if wanted != 0 && all.iter().any(|i| i.index == wanted) {
+                return Err(Errno::EBUSY);
+            }
             let taken = |name: &str| all.iter().any(|i| i.name == name);
             let name = match name {
                 Some(name) if taken(name) => return Err(Errno::EEXIST),
-                Some(name) => name.to_owned(),
-                None => {
-                    (0_u32..).map(|n| format!("dummy{n}")).find(|name| !taken(name)).ok_or(Errno::ENFILE)?
+                Some(name) if !name.contains("%d") => name.to_owned(),
+                pattern => {
+                    let pattern = pattern.unwrap_or(stem);
+                    let numbered = (0_u32..).map(|n| pattern.replacen("%d", &n.to_string(), 1));
+                    numbered.take(MOST_LINKS).find(|name| !taken(name)).ok_or(Errno::ENFILE)?
                 }
             };
-            let index = all.iter().map(|i| i.index).max().unwrap_or(0).saturating_add(1);
-            let [_, _, high, low] = index.to_be_bytes();
-            let hw = [0x02, 0, 0, 0, high, low];
-            all.push(Interface { index, name, flags: DUMMY_FLAGS, mtu: 1500, hw, addrs: Vec::new() });
+            let next = all.iter().map(|i| i.index).max().unwrap_or(0).saturating_add(1);
+            let index = if wanted == 0 { next } else { wanted };
+            // A local address, of which no two in the sandbox are the same.
+            let [a, b, c, d] = NEXT_HW.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+            let hw = [0x02, 0x42, a, b, c, d];
+            all.push(Interface {
+                index,
+                name,
+                flags,
+                mtu: 1500,
+                hw,
+                addrs: Vec::new(),
+                kind,
+                master: 0,
+                queue_len: 1000,
+                alias: String::new(),
+            });
             Ok(index)
         })
     }
@@ -104,10 +143,60 @@ impl NetNs {
                 return Err(Errno::EOPNOTSUPP);
             }
             all.remove(at);
+            for port in all.iter_mut().filter(|i| i.master == index) {
+                port.master = 0;
+            }
             Ok(())
         })?;
-        self.with_routes(|routes| routes.retain(|r| r.index != index));
+        self.forget_link(index);
+        if let Some((far, end)) = self.peer_of(index) {
+            // The other end of a pair goes too.
+            self.set_peer(index, None);
+            far.set_peer(end, None);
+            let _ = far.delete_link(end);
+        }
         Ok(())
+    }
+    fn forget_link(&self, index: u32) {
+        self.with_routes(|routes| routes.retain(|r| r.index != index));
+        self.with_neighbours(|all| all.retain(|n| n.index != index));
+    }
+    /// Makes two links each other's ends.
+    pub(crate) fn pair(self: &Arc<Self>, index: u32, far: &Arc<NetNs>, end: u32) {
+        self.set_peer(index, Some((far, end)));
+        far.set_peer(end, Some((self, index)));
+    }
+    /// Moves an interface into another namespace, where it is down and without addresses.
+    pub(crate) fn move_link(
+        self: &Arc<Self>,
+        index: u32,
+        to: &Arc<NetNs>,
+        name: Option<&str>,
+    ) -> SysResult<u32> {
+        if Arc::ptr_eq(self, to) {
+            return Ok(index);
+        }
+        let moved = self.interfaces().into_iter().find(|i| i.index == index).ok_or(Errno::ENODEV)?;
+        if moved.is_loopback() {
+            return Err(Errno::EINVAL);
+        }
+        let name = name.unwrap_or(&moved.name);
+        if to.has_interface(name.as_bytes()) {
+            return Err(Errno::EEXIST);
+        }
+        let wanted = if to.interfaces().iter().any(|i| i.index == index) { 0 } else { index };
+        let there = to.add_link(moved.kind, Some(name), wanted)?;
+        to.update(there, |i| {
+            i.hw = moved.hw;
+            i.mtu = moved.mtu;
+        })?;
+        self.with_interfaces(|all| all.retain(|i| i.index != index));
+        self.forget_link(index);
+        if let Some((far, end)) = self.peer_of(index) {
+            self.set_peer(index, None);
+            to.pair(there, &far, end);
+        }
+        Ok(there)
     }
     /// Gives an interface that is down another name.
     pub(crate) fn rename(&self, index: u32, name: &str) -> SysResult<()> {

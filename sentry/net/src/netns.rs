@@ -5,6 +5,8 @@ use crate::inet::ports::PortTable;
 use crate::inet::raw::RawSocket;
 use crate::inet::tcp::TcpSocket;
 use crate::inet::udp::UdpSocket;
+use crate::netlink::NetlinkSocket;
+use crate::packet::PacketSocket;
 use crate::socket::SocketFile;
 use crate::unix::UnixSocket;
 use abi::{Errno, SysResult, UserAddr, ioctl};
@@ -12,7 +14,7 @@ use lock::Ranked;
 use lock::order::NetStack;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use vfs::{Caller, Capabilities, GuestMemory, UserNamespace};
 
@@ -30,9 +32,32 @@ pub struct InterfaceAddr {
     pub prefix: u8,
 }
 
+/// What an interface is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkKind {
+    /// `lo`.
+    Loopback,
+    /// One of the host's.
+    Ethernet,
+    /// One that swallows what is sent.
+    Dummy,
+    /// One end of a pair.
+    Veth,
+    /// One that joins others.
+    Bridge,
+}
+
 /// One interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
+    /// What it is.
+    pub kind: LinkKind,
+    /// The bridge that it is a port of, or 0.
+    pub master: u32,
+    /// Length of the transmit queue.
+    pub queue_len: u32,
+    /// IFLA_IFALIAS.
+    pub alias: String,
     /// Index, from 1.
     pub index: u32,
     /// Name.
@@ -52,6 +77,10 @@ impl Interface {
     #[must_use]
     pub fn loopback() -> Interface {
         Interface {
+            kind: LinkKind::Loopback,
+            master: 0,
+            queue_len: 1000,
+            alias: String::new(),
             index: 1,
             name: "lo".into(),
             flags: LO_FLAGS,
@@ -68,6 +97,21 @@ impl Interface {
     pub fn is_loopback(&self) -> bool {
         self.flags & 0x8 != 0
     }
+}
+
+/// One neighbour that was added (ip-neighbour(8)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// Interface.
+    pub index: u32,
+    /// Address.
+    pub ip: IpAddr,
+    /// Hardware address.
+    pub hw: Option<[u8; 6]>,
+    /// NUD_*.
+    pub state: u16,
+    /// NTF_*.
+    pub flags: u8,
 }
 
 /// One route that was added.
@@ -115,10 +159,22 @@ pub struct NetNs {
     routes: Ranked<NetStack, Vec<Route>>,
     pub(crate) tcp: Ranked<NetStack, PortTable<TcpSocket>>,
     pub(crate) udp: Ranked<NetStack, PortTable<UdpSocket>>,
+    pub(crate) udplite: Ranked<NetStack, PortTable<UdpSocket>>,
+    pub(crate) packet: Ranked<NetStack, Vec<Weak<PacketSocket>>>,
+    pub(crate) routers: Ranked<NetStack, Vec<Weak<NetlinkSocket>>>,
+    /// Sockets that look at packets: while there are none, packets are not laid out.
+    pub(crate) watchers: AtomicUsize,
+    // The other ends of this namespace's veth links, by the index here.
+    peers: Ranked<NetStack, HashMap<u32, (Weak<NetNs>, u32)>>,
+    neighbours: Ranked<NetStack, Vec<Neighbour>>,
+    /// `net.ipv4.ip_forward`.
+    pub forwarding: AtomicU32,
+    /// `net.core.rmem_max` and `net.core.wmem_max`, before doubling.
+    pub buffer_max: [AtomicU32; 2],
     pub(crate) raw: Ranked<NetStack, Vec<Weak<RawSocket>>>,
     pub(crate) abstract_names: Ranked<NetStack, HashMap<Vec<u8>, Weak<UnixSocket>>>,
     sockets: Ranked<NetStack, SocketList>,
-    pub(crate) netlink_ports: Ranked<NetStack, HashMap<u32, ()>>,
+    pub(crate) netlink_ports: Ranked<NetStack, HashMap<(i32, u32), Weak<NetlinkSocket>>>,
     /// `net.ipv4.ip_local_port_range`, low and high.
     pub port_range: [AtomicU32; 2],
     /// `net.core.somaxconn`.
@@ -161,6 +217,14 @@ impl NetNs {
             routes: Ranked::default(),
             tcp: Ranked::default(),
             udp: Ranked::default(),
+            udplite: Ranked::default(),
+            packet: Ranked::default(),
+            routers: Ranked::default(),
+            watchers: AtomicUsize::new(0),
+            peers: Ranked::default(),
+            neighbours: Ranked::default(),
+            forwarding: AtomicU32::new(0),
+            buffer_max: [AtomicU32::new(4 << 20), AtomicU32::new(4 << 20)],
             raw: Ranked::default(),
             abstract_names: Ranked::default(),
             sockets: Ranked::default(),
@@ -179,6 +243,30 @@ impl NetNs {
             list.sweep_at = list.open.len().saturating_mul(2);
         }
         list.open.push(Arc::downgrade(file));
+    }
+    /// The other end of a veth link.
+    pub(crate) fn peer_of(&self, index: u32) -> Option<(Arc<NetNs>, u32)> {
+        let (ns, end) = self.peers.lock().get(&index).cloned()?;
+        Some((ns.upgrade()?, end))
+    }
+    pub(crate) fn set_peer(&self, index: u32, end: Option<(&Arc<NetNs>, u32)>) {
+        let mut peers = self.peers.lock();
+        match end {
+            Some((ns, end)) => peers.insert(index, (Arc::downgrade(ns), end)),
+            None => peers.remove(&index),
+        };
+    }
+    pub(crate) fn with_neighbours<T>(&self, act: impl FnOnce(&mut Vec<Neighbour>) -> T) -> T {
+        act(&mut self.neighbours.lock())
+    }
+    /// The neighbours that were added.
+    #[must_use]
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        self.neighbours.lock().clone()
+    }
+    /// Whether anybody looks at packets.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Relaxed) != 0
     }
     /// Every open socket.
     pub(crate) fn socket_files(&self) -> Vec<Arc<SocketFile>> {
@@ -247,7 +335,7 @@ impl NetNs {
 
     /// SIOCGIF* and SIOCSIF* (netdevice(7)); changes need CAP_NET_ADMIN.
     pub fn interface_ioctl(
-        &self,
+        self: &Arc<Self>,
         request: u32,
         at: UserAddr,
         memory: &dyn GuestMemory,
@@ -261,7 +349,7 @@ impl NetNs {
                 }
                 let mut req = [0; 40];
                 memory.read(at, &mut req)?;
-                return self.configure(request, &req).map(|()| 0);
+                return crate::netlink::events::telling(self, || self.configure(request, &req)).map(|()| 0);
             }
             ioctl::SIOCETHTOOL => return Err(Errno::EOPNOTSUPP),
             0x8910..=0x8970 => {}
@@ -394,6 +482,17 @@ impl Interface {
     /// An Ethernet-like interface that is up.
     #[must_use]
     pub fn ethernet(index: u32, name: &str, mtu: u32, hw: [u8; 6], addrs: Vec<InterfaceAddr>) -> Interface {
-        Interface { index, name: name.into(), flags: UP_FLAGS | 0x1002, mtu, hw, addrs }
+        Interface {
+            kind: LinkKind::Ethernet,
+            master: 0,
+            queue_len: 1000,
+            alias: String::new(),
+            index,
+            name: name.into(),
+            flags: UP_FLAGS | 0x1002,
+            mtu,
+            hw,
+            addrs,
+        }
     }
 }

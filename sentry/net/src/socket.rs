@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 use vfs::event::anon::AnonInode;
 use vfs::{Attr, AttrChange, Caller, FileOps, GuestMemory, Io, OpenFile, Waitable, wait_until};
 
+/// SIOCGSTAMPNS.
+const SIOCGSTAMPNS: u32 = 0x8907;
+
 /// One socket of some family.
 pub trait Socket: Send + Sync {
     /// For downcasts inside a family.
@@ -165,6 +168,9 @@ impl SocketFile {
             other => other,
         }
     }
+    fn is_inet_stream(&self) -> bool {
+        self.is_stream() && self.socket.base().domain != crate::types::AF_UNIX
+    }
     fn is_stream(&self) -> bool {
         self.socket.base().kind == SockType::Stream
     }
@@ -208,7 +214,11 @@ impl SocketFile {
         message: &mut SendMsg,
         by: &Caller<'_>,
     ) -> CallResult<usize> {
-        if message.flags.contains(MsgFlags::OOB) && self.socket.base().domain == crate::types::AF_UNIX {
+        let base = self.socket.base();
+        if message.flags.contains(MsgFlags::OOB)
+            && base.domain == crate::types::AF_UNIX
+            && base.kind == SockType::Dgram
+        {
             return Err(Errno::EOPNOTSUPP.into());
         }
         let nonblock =
@@ -249,6 +259,7 @@ impl SocketFile {
             return Ok(self.socket.recv_beside(dst, flags)?);
         }
         let nonblock = file.flags().contains(OpenFlags::NONBLOCK) || flags.contains(MsgFlags::DONTWAIT);
+        let flags = if nonblock { flags | MsgFlags::DONTWAIT } else { flags };
         let limit = self.socket.base().with(|o| o.rcvtimeo);
         let peek = flags.contains(MsgFlags::PEEK);
         let want_all = flags.contains(MsgFlags::WAITALL) && self.is_stream();
@@ -276,15 +287,33 @@ impl SocketFile {
         }
     }
 
-    /// getsockopt(2): the value, which the caller cuts to the guest's length.
-    pub fn get_option(&self, at_level: i32, name: i32, by: &Caller<'_>) -> SysResult<Vec<u8>> {
-        if let Some(answer) = self.socket.get_option(at_level, name, by) {
-            return answer;
-        }
-        if at_level == level::SOCKET {
-            self.socket.base().get(name)
-        } else {
-            Err(unknown_level(self.socket.base()))
+    /// getsockopt(2): the value, which the caller cuts to the guest's length `room`.
+    pub fn get_option(&self, at_level: i32, name: i32, room: usize, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+        let value = match self.socket.get_option(at_level, name, by) {
+            Some(answer) => answer?,
+            None if at_level == level::SOCKET => self.socket.base().get(name)?,
+            None => return Err(unknown_level(self.socket.base())),
+        };
+        crate::sockopt::check_room(at_level, name, room, value.len())?;
+        Ok(value)
+    }
+    /// Whether the family has options of that level.
+    #[must_use]
+    pub fn knows_level(&self, at_level: i32) -> bool {
+        use crate::types::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET};
+        let base = self.socket.base();
+        match base.domain {
+            AF_INET | AF_INET6 => match at_level {
+                level::IP => true,
+                level::IPV6 => base.domain == AF_INET6,
+                level::TCP => base.kind == SockType::Stream,
+                level::UDP | level::UDPLITE => base.kind == SockType::Dgram,
+                level::RAW | level::ICMPV6 => base.kind != SockType::Stream,
+                _ => false,
+            },
+            AF_NETLINK => at_level == level::NETLINK,
+            AF_PACKET => at_level == level::PACKET,
+            _ => false,
         }
     }
     /// setsockopt(2).
@@ -359,7 +388,13 @@ impl FileOps for SocketFile {
             ioctl::FIONREAD => memory.write(at, &size(self.socket.readable_bytes()?))?,
             ioctl::SIOCOUTQ => memory.write(at, &size(self.socket.unsent_bytes()?))?,
             ioctl::SIOCATMARK => memory.write(at, &size(usize::from(self.socket.at_mark()?)))?,
-            ioctl::SIOCGSTAMP => return Err(Errno::ENOENT),
+            // SIOCOUTQNSD: what was sent was taken at once.
+            0x894b if self.is_inet_stream() => memory.write(at, &size(0))?,
+            ioctl::SIOCGSTAMP | SIOCGSTAMPNS => {
+                let stamp = self.socket.base().stamp().ok_or(Errno::ENOENT)?;
+                let part = if request == ioctl::SIOCGSTAMP { stamp.nsec / 1000 } else { stamp.nsec };
+                memory.write(at, &[stamp.sec.to_ne_bytes(), part.to_ne_bytes()].concat())?;
+            }
             _ => return self.socket.base().ns.interface_ioctl(request, at, memory, by),
         }
         Ok(0)

@@ -83,9 +83,11 @@ fn tcp_talks_and_half_closes() {
     drop(child);
     assert_eq!(recv(&client, 100, NOW, &by), Ok(b"back".to_vec()));
     assert_eq!(recv(&client, 100, NOW, &by), Ok(Vec::new()));
+    // Both halves are over: no connection any more.
+    assert_eq!(sock(&client).peer_addr(), Err(Errno::ENOTCONN));
+    let to = inet("127.0.0.1", port_of(&server));
     drop(server);
     let again = make(&ns, 2, STREAM, &by);
-    let to = sock(&client).peer_addr().unwrap();
     let refused = socket::of(&again).unwrap().connect(&again, &to, &by.by());
     assert_eq!(errno(refused), Some(Errno::ECONNREFUSED));
 }
@@ -285,7 +287,7 @@ fn netlink_dumps_lo() {
 
 #[test]
 fn tables_show_open_sockets() {
-    use crate::table::{Family, tcp, udp, unix};
+    use crate::table::{Datagrams, Family, datagrams, tcp, unix};
     let by = TestCaller::default();
     let ns = ns(&by);
     let (server, client, child) = connection(&ns, &by);
@@ -295,7 +297,7 @@ fn tables_show_open_sockets() {
     assert!(rows[1].contains(" 01 "));
     drop((server, client, child));
     assert!(tcp(&ns, Family::V4, &by.cred.user_ns).is_empty());
-    assert!(udp(&ns, Family::V6, &by.cred.user_ns).is_empty());
+    assert!(datagrams(&ns, Datagrams::Udp, Family::V6, &by.cred.user_ns).is_empty());
     let file = make(&ns, 1, DGRAM, &by);
     sock(&file).bind(&SockAddr::Unix(UnixAddr::Abstract(b"n".to_vec())), &by.by()).unwrap();
     assert!(unix(&ns)[0].ends_with(b" @n"));

@@ -14,6 +14,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// Kernel interface.
 pub const AF_NETLINK: u16 = 16;
+/// Frames of links.
+pub const AF_PACKET: u16 = 17;
 
 /// Levels of getsockopt(2).
 pub mod level {
@@ -29,6 +31,14 @@ pub mod level {
     pub const IPV6: i32 = 41;
     /// SOL_NETLINK.
     pub const NETLINK: i32 = 270;
+    /// SOL_PACKET.
+    pub const PACKET: i32 = 263;
+    /// IPPROTO_UDPLITE.
+    pub const UDPLITE: i32 = 136;
+    /// IPPROTO_RAW.
+    pub const RAW: i32 = 255;
+    /// IPPROTO_ICMPV6.
+    pub const ICMPV6: i32 = 58;
 }
 
 /// Socket types.
@@ -184,6 +194,8 @@ pub enum Control {
     Rights(Vec<Arc<OpenFile>>),
     /// SCM_CREDENTIALS.
     Credentials(Ucred),
+    /// SCM_PIDFD: a process, by its id of the initial namespace.
+    PidFd(u32),
     /// Any other, already laid out: level, type, data.
     Raw(i32, i32, Vec<u8>),
 }

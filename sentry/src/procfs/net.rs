@@ -1,8 +1,10 @@
 //! /proc/net (proc_pid_net(5)): tables of the network namespace of a process.
 
+mod links;
+
 use super::subject::Subject;
 use super::text::put;
-use ::net::table::{self, Family};
+use ::net::table::{self, Datagrams, Family};
 use ::net::{Interface, NetNs, Route};
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
@@ -18,6 +20,17 @@ const TCP: &str =
 const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+
+const NETLINK: &str =
+    "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode   ";
+const PACKET: &str = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode";
+const WIRELESS: &str = "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n \
+    face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n";
+
+fn datagrams(subject: &Subject, of: Datagrams, family: Family, by: &Caller<'_>) -> SysResult<Vec<u8>> {
+    let (header, width) = if family == Family::V4 { (UDP, 127) } else { (UDP6, 0) };
+    rows(header, width, table::datagrams(&*ns(subject)?, of, family, &by.cred.user_ns))
+}
 
 fn line(text: &str, width: usize) -> Vec<u8> {
     format!("{text:<width$}\n").into_bytes()
@@ -46,45 +59,48 @@ fn unix(ns: &NetNs) -> Vec<u8> {
 }
 
 /// In the order of names.
-static TABLES: [(&str, Table); 30] = [
+static TABLES: [(&str, Table); 36] = [
     ("anycast6", |_, _| Ok(Vec::new())),
-    ("arp", |_, _| {
-        Ok(b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec())
-    }),
+    ("arp", |subject, _| Ok(links::arp(&interfaces(subject)?, &ns(subject)?.neighbours()))),
     ("dev", |subject, _| Ok(dev(&interfaces(subject)?))),
-    ("dev_mcast", |_, _| Ok(Vec::new())),
-    ("fib_trie", |_, _| Ok(Vec::new())),
-    ("icmp", |_, _| Ok(line(UDP, 127))),
-    ("icmp6", |_, _| Ok(line(UDP6, 0))),
+    ("dev_mcast", |subject, _| Ok(links::dev_mcast(&interfaces(subject)?))),
+    ("fib_trie", |subject, _| Ok(links::fib_trie(&interfaces(subject)?, &ns(subject)?.routes()))),
+    ("fib_triestat", |_, _| Ok(Vec::new())),
+    ("icmp", |s, by| datagrams(s, Datagrams::Ping, Family::V4, by)),
+    ("icmp6", |s, by| datagrams(s, Datagrams::Ping, Family::V6, by)),
     ("if_inet6", |subject, _| Ok(if_inet6(&interfaces(subject)?))),
-    ("igmp", |_, _| Ok(b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".to_vec())),
-    ("ip_tables_names", |_, _| Ok(Vec::new())),
-    ("ipv6_route", |_, _| Ok(Vec::new())),
-    ("netlink", |_, _| {
-        Ok(b"sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
+    ("igmp", |s, _| Ok(links::igmp(&interfaces(s)?, &table::groups(&*ns(s)?)))),
+    ("igmp6", |s, _| Ok(links::igmp6(&interfaces(s)?, &table::groups(&*ns(s)?)))),
+    ("ipv6_route", |s, _| Ok(links::ipv6_route(&interfaces(s)?, &ns(s)?.routes()))),
+    ("mcfilter", |_, _| Ok(b"Idx Device        MCA        SRC    INC    EXC\n".to_vec())),
+    ("mcfilter6", |_, _| {
+        Ok(b"Idx Device                Multicast Address                   Source Address    INC    EXC\n"
             .to_vec())
     }),
+    ("netlink", |s, _| rows(NETLINK, 0, table::netlink(&*ns(s)?))),
     ("netstat", |_, _| Ok(netstat())),
-    ("packet", |_, _| Ok(b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".to_vec())),
+    ("packet", |s, by| rows(PACKET, 0, table::packet(&*ns(s)?, &by.cred.user_ns))),
     ("protocols", |_, _| Ok(protocols())),
     ("psched", |_, _| Ok(b"000003e8 00000040 000f4240 3b9aca00\n".to_vec())),
-    ("ptype", |_, _| Ok(b"Type Device      Function\n".to_vec())),
-    ("raw", |_, _| Ok(line(UDP, 127))),
-    ("raw6", |_, _| Ok(line(UDP6, 0))),
+    ("ptype", |_, _| {
+        Ok(b"Type Device      Function\n0800          ip_rcv\n0806          arp_rcv\n86dd          ipv6_rcv\n".to_vec())
+    }),
+    ("raw", |s, by| datagrams(s, Datagrams::Raw, Family::V4, by)),
+    ("raw6", |s, by| datagrams(s, Datagrams::Raw, Family::V6, by)),
     ("route", |subject, _| Ok(route(&interfaces(subject)?, &ns(subject)?.routes()))),
     ("rt6_stats", |_, _| Ok(b"0000 0000 0000 0000 0000 0000 0000\n".to_vec())),
     ("snmp", |_, _| Ok(snmp())),
     ("snmp6", |_, _| Ok(Vec::new())),
-    ("sockstat", |s, _| Ok(sockstat(table::counts(&*ns(s)?)))),
-    ("sockstat6", |_, _| {
-        Ok(b"TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0\n"
-            .to_vec())
-    }),
+    ("sockstat", |s, _| Ok(sockstat(table::counts(&*ns(s)?, Family::V4)))),
+    ("sockstat6", |s, _| Ok(sockstat6(table::counts(&*ns(s)?, Family::V6)))),
     ("tcp", |s, by| rows(TCP, 149, table::tcp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
     ("tcp6", |s, by| rows(TCP6, 0, table::tcp(&*ns(s)?, Family::V6, &by.cred.user_ns))),
-    ("udp", |s, by| rows(UDP, 127, table::udp(&*ns(s)?, Family::V4, &by.cred.user_ns))),
-    ("udp6", |s, by| rows(UDP6, 0, table::udp(&*ns(s)?, Family::V6, &by.cred.user_ns))),
+    ("udp", |s, by| datagrams(s, Datagrams::Udp, Family::V4, by)),
+    ("udp6", |s, by| datagrams(s, Datagrams::Udp, Family::V6, by)),
+    ("udplite", |s, by| datagrams(s, Datagrams::UdpLite, Family::V4, by)),
+    ("udplite6", |s, by| datagrams(s, Datagrams::UdpLite, Family::V6, by)),
     ("unix", |s, _| Ok(unix(&*ns(s)?))),
+    ("wireless", |_, _| Ok(WIRELESS.as_bytes().to_vec())),
 ];
 
 struct Tables(Subject);
@@ -288,10 +304,20 @@ fn netstat() -> Vec<u8> {
     out.into_bytes()
 }
 
-fn sockstat((all, tcp, udp): (usize, usize, usize)) -> Vec<u8> {
+fn sockstat(counts: table::Counts) -> Vec<u8> {
+    let table::Counts { all, tcp, udp, udplite, raw } = counts;
     format!(
         "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\n\
-         UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+         UDPLITE: inuse {udplite}\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
+    )
+    .into_bytes()
+}
+
+fn sockstat6(counts: table::Counts) -> Vec<u8> {
+    let table::Counts { tcp, udp, udplite, raw, .. } = counts;
+    format!(
+        "TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse {udplite}\nRAW6: inuse {raw}\n\
+         FRAG6: inuse 0 memory 0\n"
     )
     .into_bytes()
 }

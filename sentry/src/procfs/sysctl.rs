@@ -490,9 +490,18 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
     match path.as_str() {
         "kernel/hostname" => ns.uts.set_nodename(text.trim().as_bytes()),
         "kernel/domainname" => ns.uts.set_domainname(text.trim().as_bytes()),
-        "net/core/somaxconn" | "net/ipv4/ip_unprivileged_port_start" | "net/unix/max_dgram_qlen" => {
+        "net/core/somaxconn"
+        | "net/core/rmem_max"
+        | "net/core/wmem_max"
+        | "net/ipv4/ip_forward"
+        | "net/ipv4/ip_unprivileged_port_start"
+        | "net/unix/max_dgram_qlen" => {
+            let [receive, send] = &net.buffer_max;
             let place = match path.as_str() {
                 "net/core/somaxconn" => &net.somaxconn,
+                "net/core/rmem_max" => receive,
+                "net/core/wmem_max" => send,
+                "net/ipv4/ip_forward" => &net.forwarding,
                 "net/unix/max_dgram_qlen" => &net.unix_queue,
                 _ => &net.unprivileged_port,
             };
@@ -609,6 +618,11 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
     );
     let net = root.dir("net");
     net.dir("core").add("somaxconn", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.somaxconn]));
+    net.dir("core")
+        .add("rmem_max", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.buffer_max[0]]));
+    net.dir("core")
+        .add("wmem_max", net_numbers(kernel, i32::MAX.cast_unsigned(), |ns| vec![&ns.buffer_max[1]]));
+    net.dir("ipv4").add("ip_forward", net_numbers(kernel, 1, |ns| vec![&ns.forwarding]));
     net.dir("ipv4")
         .add("ip_local_port_range", net_numbers(kernel, 65535, |ns| ns.port_range.iter().collect()));
     net.dir("ipv4")

@@ -169,7 +169,7 @@ syscalls! {
     38 time::timer::setitimer(which: u32, new: UserPtr<Itimerval>, old: UserPtr<Itimerval>) Full;
     39 process::ids::getpid() Full;
     40 fs::copy::sendfile(out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) Full;
-    41 net::socket::socket(domain: i32, kind: i32, protocol: i32) Partial "AF_UNIX, AF_INET and AF_INET6 over the loopback, AF_NETLINK route";
+    41 net::socket::socket(domain: i32, kind: i32, protocol: i32) Partial "AF_UNIX, AF_INET, AF_INET6, AF_NETLINK (route, sock_diag, generic, uevent), AF_PACKET without rings";
     42 net::socket::connect(fd: Fd, addr: UserAddr, len: u32) Full;
     43 net::socket::accept(fd: Fd, addr: UserAddr, len: UserPtr<i32>) Full;
     44 net::message::sendto(fd: Fd, buf: UserAddr, len: usize, flags: u32, addr: UserAddr, addr_len: u32) Full;

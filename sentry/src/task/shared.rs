@@ -20,7 +20,7 @@ use lock::{BlockError, Deadline, Parker, Ranked, WakeTarget};
 use platform::Interrupter;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use vfs::{Blocker, Credentials, TaskView};
+use vfs::{Blocker, Credentials, NetworkOf, TaskView};
 
 bitflags::bitflags! {
     /// Why a task must leave the guest or its sleep.
@@ -488,6 +488,25 @@ impl TaskView for TaskShared {
     }
     fn pgrp_in_session(&self, pgid: u32, sid: u32) -> bool {
         self.kernel.tree.lock().group(pgid).any(|node| node.sid.root() == sid)
+    }
+    fn network_of(&self, who: NetworkOf) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
+        let net = match who {
+            NetworkOf::Process(shown) => {
+                let root = self.find_pid(shown)?;
+                let process = self.kernel.tree.lock().node(root).map(|node| Arc::clone(&node.process))?;
+                let published = process.leader()?.published.lock().clone();
+                Arc::clone(&published.ns.net)
+            }
+            NetworkOf::Descriptor(fd) => {
+                let files = self.published.lock().files.clone()?;
+                let file = files.get(abi::Fd::new(fd)).ok()?;
+                match crate::procfs::NsHandle::of_file(&file)? {
+                    crate::procfs::NsHandle::Net(ns) => ns,
+                    _ => return None,
+                }
+            }
+        };
+        Some(net)
     }
     fn file_size_limit(&self) -> u64 {
         self.process.limits.lock().get(Resource::Fsize).soft

@@ -16,6 +16,15 @@ pub trait Blocker: Send + Sync {
     fn block(&self, deadline: Deadline) -> Result<(), BlockError>;
 }
 
+/// What names a network namespace (`IFLA_NET_NS_FD`, `IFLA_NET_NS_PID`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NetworkOf {
+    /// A descriptor of the caller's: of a namespace.
+    Descriptor(i32),
+    /// A process of the caller's pid namespace.
+    Process(u32),
+}
+
 /// The calling process, as terminals and file ownership calls need it. Ids are those of the initial
 /// pid namespace.
 pub trait TaskView: Send + Sync {
@@ -50,6 +59,10 @@ pub trait TaskView: Send + Sync {
     /// The process id of the initial namespace that `shown` names in the caller's; `None` when nobody has it.
     fn find_pid(&self, shown: u32) -> Option<u32> {
         Some(shown)
+    }
+    /// The network namespace of a descriptor or a process, as the layer of sockets knows it; `None` when there is none.
+    fn network_of(&self, _who: NetworkOf) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
+        None
     }
     /// RLIMIT_FSIZE in bytes.
     fn file_size_limit(&self) -> u64;

@@ -46,7 +46,7 @@ pub mod walk;
 
 pub use attr::{Attr, AttrChange, FsStat, SetTime};
 pub use attr_ops::real_credentials;
-pub use caller::{Blocker, Caller, TaskView, Waitable, realtime_now, wait_until};
+pub use caller::{Blocker, Caller, NetworkOf, TaskView, Waitable, realtime_now, wait_until};
 pub use cred::{CapSets, Capabilities, Credentials, Kgid, Kuid, UserNamespace};
 pub use dentry::Dentry;
 pub use file::{DirSink, FileOps, GuestMemory, Io, OpenFile, RwFlags, SeekFrom, SyncScope};

@@ -2,7 +2,7 @@
 //! are skipped.
 
 use crate::netlink::{attribute, messages};
-use crate::netns::{Interface, InterfaceAddr};
+use crate::netns::{Interface, InterfaceAddr, LinkKind};
 use std::net::IpAddr;
 
 const RTM_NEWLINK: u16 = 16;
@@ -24,6 +24,10 @@ fn link(body: &[u8]) -> Option<Interface> {
     let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned();
     let hw = attribute(attributes, 1).and_then(|hw| hw.first_chunk()).copied().unwrap_or_default();
     Some(Interface {
+        kind: if word(body, 8)? & 0x8 != 0 { LinkKind::Loopback } else { LinkKind::Ethernet },
+        master: 0,
+        queue_len: number(attributes, 13).unwrap_or(1000),
+        alias: String::new(),
         index: word(body, 4)?,
         name,
         flags: word(body, 8)?,

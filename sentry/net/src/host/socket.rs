@@ -4,10 +4,12 @@
 use super::HostNet;
 use super::options::{self, Calls};
 use crate::addr::{InetAddr, MAX_ADDR, SockAddr};
-use crate::base::{Base, Options, read_int};
+use crate::base::{Base, Options};
+use crate::inet::options::Standing;
 use crate::inet::tcp::TcpSocket;
 use crate::netns::NetNs;
 use crate::socket::Socket;
+use crate::sockopt::read_int;
 use crate::types::{Control, MsgFlags, Received, SendMsg, Shutdown, SockType, level};
 use abi::poll::Events;
 use abi::{Errno, SysResult};
@@ -168,7 +170,7 @@ impl HostSocket {
     fn connect_inside(&self, addr: &SockAddr, by: &Caller<'_>) -> Option<SysResult<()>> {
         let SockAddr::Inet(to) = addr else { return None };
         let v6 = crate::inet::is_v6(&self.base);
-        if !self.streams() || to.ip.is_ipv6() != v6 || self.base.with(|o| !o.device.is_empty()) {
+        if !self.streams() || to.ip.is_ipv6() != v6 || self.base.with(|o| o.device != 0) {
             return None;
         }
         let mut to = to.plain();
@@ -176,7 +178,7 @@ impl HostSocket {
             to.ip = if v6 { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
         }
         let from = InetAddr::any(to.ip.is_ipv6());
-        let known = || self.base.ns.tcp.lock().find(to, from, |claim| claim.listening).is_some();
+        let known = || self.base.ns.tcp.lock().find(to, from, 1, |claim| claim.listening).is_some();
         if !to.ip.is_loopback() || !known() || self.peer_addr().is_ok() {
             return None;
         }
@@ -214,7 +216,8 @@ impl HostSocket {
     fn remember(&self, at: i32, name: i32, value: &[u8], by: &Caller<'_>) {
         let _ = match at {
             level::SOCKET => self.base.set(name, value, by),
-            _ => crate::inet::options::set(&self.base, at, name, value, false, by).unwrap_or(Ok(())),
+            _ => crate::inet::options::set(&self.base, at, name, value, Standing::default(), by)
+                .unwrap_or(Ok(())),
         };
     }
 
@@ -367,10 +370,8 @@ impl Socket for HostSocket {
             return Err(Errno::EINVAL);
         }
         let addr = match addr {
-            // ip(7): AF_UNSPEC with INADDR_ANY is taken for AF_INET.
-            SockAddr::Unspec if !crate::inet::is_v6(&self.base) => InetAddr::any(false),
-            SockAddr::Inet(addr) => *addr,
-            _ => return Err(Errno::EAFNOSUPPORT),
+            SockAddr::Inet(addr) if addr.ip.is_ipv6() == crate::inet::is_v6(&self.base) => *addr,
+            addr => crate::inet::bind_addr(&self.base, addr)?,
         };
         if matches!(self.base.protocol, IPPROTO_TCP | IPPROTO_UDP) {
             self.base.ns.may_bind_port(addr.port, by)?;
@@ -413,7 +414,7 @@ impl Socket for HostSocket {
         }
         let fd = self.watch.fd();
         let done = match addr {
-            SockAddr::Unspec => rustix::net::connect_unspec(fd),
+            addr if addr.is_unspec() => rustix::net::connect_unspec(fd),
             other => rustix::net::connect(fd, &self.inet(other)?),
         };
         let done = done.map_err(errno);
@@ -550,6 +551,10 @@ impl Socket for HostSocket {
                 inside.buffers_changed();
             }
             return inside.set_option(at, name, value, by);
+        }
+        if at == level::SOCKET && matches!(name, 26 | 50..=52) {
+            // A filter would have to run where the packets are, and no program reaches the host's kernel.
+            return Some(Err(Errno::EOPNOTSUPP));
         }
         // The FORCE variants: the sentry has no capability to go beyond the host's limits.
         let name = match (at, name) {

@@ -5,6 +5,7 @@ use abi::{Errno, SysResult};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Weak;
+use std::time::{Duration, Instant};
 use vfs::Kuid;
 
 /// How a socket holds a port.
@@ -14,6 +15,8 @@ pub struct Claim {
     pub addr: InetAddr,
     /// An IPv6 wildcard that takes IPv4 as well.
     pub dual: bool,
+    /// SO_BINDTODEVICE: an interface, or 0.
+    pub device: u32,
     /// SO_REUSEADDR.
     pub reuse_addr: bool,
     /// SO_REUSEPORT, with the owner.
@@ -31,7 +34,21 @@ pub struct Holder<S> {
     pub claim: Claim,
     /// UDP: only datagrams from this peer.
     pub peer: Option<InetAddr>,
+    /// TIME_WAIT: held until then by nobody.
+    pub until: Option<Instant>,
 }
+
+impl<S> Holder<S> {
+    fn alive(&self) -> bool {
+        match self.until {
+            Some(until) => Instant::now() < until,
+            None => self.socket.strong_count() > 0,
+        }
+    }
+}
+
+/// How long TIME_WAIT is (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// Sockets by port.
 #[derive(Debug)]
@@ -67,7 +84,7 @@ fn overlap(a: &Claim, b: &Claim) -> bool {
 
 /// Whether two claims to one port exclude each other.
 fn conflict(a: &Claim, b: &Claim, stream: bool) -> bool {
-    if !overlap(a, b) {
+    if !overlap(a, b) || a.device != 0 && b.device != 0 && a.device != b.device {
         return false;
     }
     if let (Some(x), Some(y)) = (a.reuse_port, b.reuse_port)
@@ -89,11 +106,11 @@ impl<S> PortTable<S> {
     ) -> SysResult<u16> {
         if claim.addr.port != 0 {
             let holders = self.ports.entry(claim.addr.port).or_default();
-            holders.retain(|h| h.socket.strong_count() > 0);
+            holders.retain(Holder::alive);
             if holders.iter().any(|h| conflict(&claim, &h.claim, stream)) {
                 return Err(Errno::EADDRINUSE);
             }
-            holders.push(Holder { socket, claim, peer: None });
+            holders.push(Holder { socket, claim, peer: None, until: None });
             return Ok(claim.addr.port);
         }
         let (low, high) = range;
@@ -102,20 +119,32 @@ impl<S> PortTable<S> {
             self.next = (self.next + 1) % size;
             let Ok(port) = u16::try_from(low + self.next) else { continue };
             let holders = self.ports.entry(port).or_default();
-            holders.retain(|h| h.socket.strong_count() > 0);
+            // A port in TIME_WAIT is as good as free here: no segment is late in memory.
+            holders.retain(|h| h.until.is_none() && h.alive());
             if holders.is_empty() {
                 claim.addr.port = port;
-                holders.push(Holder { socket, claim, peer: None });
+                holders.push(Holder { socket, claim, peer: None, until: None });
                 return Ok(port);
             }
         }
         Err(Errno::EADDRINUSE)
     }
 
+    /// Keeps a port from bind(2) for a while after its connection is gone (TIME_WAIT).
+    pub fn rest(&mut self, addr: InetAddr, reuse_addr: bool, reuse_port: Option<Kuid>) {
+        let claim = Claim { addr, dual: false, device: 0, reuse_addr, reuse_port, listening: false };
+        let until = Instant::now().checked_add(TIME_WAIT);
+        let holders = self.ports.entry(claim.addr.port).or_default();
+        match holders.iter_mut().find(|h| h.until.is_some() && h.claim == claim) {
+            Some(known) => known.until = until,
+            None => holders.push(Holder { socket: Weak::new(), claim, peer: None, until }),
+        }
+    }
+
     /// Gives a port back.
     pub fn release(&mut self, port: u16, socket: *const S) {
         if let Some(holders) = self.ports.get_mut(&port) {
-            holders.retain(|h| !std::ptr::eq(h.socket.as_ptr(), socket));
+            holders.retain(|h| h.until.is_some() || !std::ptr::eq(h.socket.as_ptr(), socket));
             if holders.is_empty() {
                 self.ports.remove(&port);
             }
@@ -125,7 +154,9 @@ impl<S> PortTable<S> {
     /// Marks a holder as listening; `EADDRINUSE` when another one excludes that.
     pub fn listen(&mut self, port: u16, socket: *const S) -> SysResult<()> {
         let Some(holders) = self.ports.get_mut(&port) else { return Err(Errno::EINVAL) };
-        let Some(own) = holders.iter().position(|h| std::ptr::eq(h.socket.as_ptr(), socket)) else {
+        let Some(own) =
+            holders.iter().position(|h| h.until.is_none() && std::ptr::eq(h.socket.as_ptr(), socket))
+        else {
             return Err(Errno::EINVAL);
         };
         let mut claim = match holders.get(own) {
@@ -134,7 +165,11 @@ impl<S> PortTable<S> {
         };
         claim.listening = true;
         let taken = holders.iter().enumerate().any(|(at, h)| {
-            at != own && h.claim.listening && h.socket.strong_count() > 0 && conflict(&claim, &h.claim, true)
+            at != own
+                && h.until.is_none()
+                && h.claim.listening
+                && h.socket.strong_count() > 0
+                && conflict(&claim, &h.claim, true)
         });
         if taken {
             return Err(Errno::EADDRINUSE);
@@ -155,20 +190,43 @@ impl<S> PortTable<S> {
         }
     }
 
-    /// The holder that receives what `from` sends to `to`: the most specific; among equals (SO_REUSEPORT)
-    /// by a hash of the sender.
+    /// Notes the interface that a socket was bound to (SO_BINDTODEVICE) after it had its port.
+    pub fn set_device(&mut self, port: u16, socket: *const S, device: u32) {
+        for holder in self.ports.get_mut(&port).into_iter().flatten() {
+            if holder.until.is_none() && std::ptr::eq(holder.socket.as_ptr(), socket) {
+                holder.claim.device = device;
+            }
+        }
+    }
+
+    /// The holder that receives what `from` sends to `to` through interface `index`: the most specific; among equals
+    /// (SO_REUSEPORT) by a hash of the sender.
     #[must_use]
-    pub fn find(&self, to: InetAddr, from: InetAddr, wanted: impl Fn(&Claim) -> bool) -> Option<Weak<S>> {
+    pub fn find(
+        &self,
+        to: InetAddr,
+        from: InetAddr,
+        index: u32,
+        wanted: impl Fn(&Claim) -> bool,
+    ) -> Option<Weak<S>> {
         let holders = self.ports.get(&to.port)?;
         let score = |h: &Holder<S>| {
-            if !wanted(&h.claim) || !covers(&h.claim, to.ip) || h.socket.strong_count() == 0 {
+            if h.until.is_some()
+                || !wanted(&h.claim)
+                || !covers(&h.claim, to.ip)
+                || h.socket.strong_count() == 0
+            {
+                return 0;
+            }
+            if h.claim.device != 0 && h.claim.device != index {
                 return 0;
             }
             let exact = if h.claim.addr.ip.is_unspecified() { 0 } else { 2 };
             let native = u32::from(h.claim.addr.ip.is_ipv4() == to.ip.is_ipv4());
+            let device = if h.claim.device != 0 { 4 } else { 0 };
             match h.peer {
-                None => 1 + exact + native,
-                Some(peer) if peer.ip == from.ip && peer.port == from.port => 16 + exact + native,
+                None => 1 + exact + native + device,
+                Some(peer) if peer.ip == from.ip && peer.port == from.port => 16 + exact + native + device,
                 Some(_) => 0,
             }
         };
@@ -182,6 +240,18 @@ impl<S> PortTable<S> {
             equals.last()
         };
         holder.map(|h| Weak::clone(&h.socket))
+    }
+
+    /// Every holder that takes what `from` sends to a group or a broadcast.
+    #[must_use]
+    pub fn find_all(&self, to: InetAddr, from: InetAddr, index: u32) -> Vec<Weak<S>> {
+        let takes = |h: &&Holder<S>| {
+            h.until.is_none()
+                && covers(&h.claim, to.ip)
+                && (h.claim.device == 0 || h.claim.device == index)
+                && h.peer.is_none_or(|peer| (peer.ip, peer.port) == (from.ip, from.port))
+        };
+        self.ports.get(&to.port).into_iter().flatten().filter(takes).map(|h| Weak::clone(&h.socket)).collect()
     }
 
     /// Every holder, by port (/proc/net).

@@ -2,12 +2,15 @@
 //! one such socket to others; the one thing that answers them is the echo of ICMP. Locks: `Socket` for the
 //! state, `SocketPeer` for the receive queue, neither held while the other sockets are looked at.
 
-use super::info::{packet_info, stamps};
-use super::options;
-use super::{destination, is_v6, may_bind, own_family, show, source_for};
+use super::info::{self, Header};
+use super::options::{self, Standing};
+use super::wire::{self, Packet, V4_HEADER};
+use super::{Cast, Way, bind_addr, is_v6, may_bind, own_family, show, way};
 use crate::addr::{InetAddr, SockAddr};
 use crate::base::Base;
-use crate::inbox::{Ancillary, Message, MessageInbox};
+use crate::filter::View;
+use crate::inbox::{Message, MessageInbox, PacketInfo};
+use crate::mailbox;
 use crate::netns::NetNs;
 use crate::socket::Socket;
 use crate::types::{MsgFlags, Received, SendMsg, Shutdown, SockType, level};
@@ -26,13 +29,11 @@ const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_ICMPV6: i32 = 58;
 const IPPROTO_RAW: i32 = 255;
 const IP_HDRINCL: i32 = 3;
-/// Bytes of an IPv4 header without options, and of an echo's header.
-const HEADER: usize = 20;
+/// Bytes of an echo's header.
 const ECHO_HEADER: usize = 8;
 const MOST: usize = 65_535;
 
 static IDENT: AtomicU16 = AtomicU16::new(1);
-static IP_ID: AtomicU16 = AtomicU16::new(1);
 
 /// What a socket is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,48 +64,6 @@ pub struct RawSocket {
     state: Ranked<SocketRank, State>,
 }
 
-/// A packet between two addresses of this host.
-struct Packet<'a> {
-    source: IpAddr,
-    target: IpAddr,
-    protocol: u8,
-    ttl: u8,
-    payload: &'a [u8],
-}
-
-/// The Internet checksum (RFC 1071) of `parts`, each of even length but the last.
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let mut sum = 0_u32;
-    for part in parts {
-        for pair in part.chunks(2) {
-            let high = pair.first().copied().unwrap_or(0);
-            let low = pair.get(1).copied().unwrap_or(0);
-            sum += u32::from(u16::from_be_bytes([high, low]));
-        }
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let [_, _, high, low] = (!folded).to_be_bytes();
-    [high, low]
-}
-
-/// Fills in the checksum of an ICMP message.
-fn seal(message: &mut [u8], source: IpAddr, target: IpAddr) {
-    if let Some(place) = message.get_mut(2..4) {
-        place.fill(0);
-    }
-    let sum = match (source, target) {
-        (IpAddr::V6(source), IpAddr::V6(target)) => {
-            let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
-            checksum(&[&source.octets(), &target.octets(), &length, &[0, 0, 0, 58], message])
-        }
-        _ => checksum(&[message]),
-    };
-    if let Some(place) = message.get_mut(2..4) {
-        place.copy_from_slice(&sum);
-    }
-}
-
 /// Types of the echo messages of the family: request and reply.
 fn echo_types(v6: bool) -> (u8, u8) {
     if v6 { (128, 129) } else { (8, 0) }
@@ -114,42 +73,57 @@ fn ident_of(message: &[u8]) -> Option<u16> {
     message.get(4..6).and_then(|b| b.first_chunk()).map(|b| u16::from_be_bytes(*b))
 }
 
-/// Gives a packet to every socket that asks for it, and then the echo that it causes.
-fn deliver(ns: &NetNs, packet: &Packet<'_>) {
-    let sockets: Vec<Arc<RawSocket>> = ns.raw.lock().iter().filter_map(Weak::upgrade).collect();
-    for socket in &sockets {
-        socket.take(packet);
+fn raw_sockets(ns: &NetNs) -> Vec<Arc<RawSocket>> {
+    ns.raw.lock().iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Shows a packet to raw and packet sockets of the namespace that it arrives in.
+pub(crate) fn show_to_all(ns: &Arc<NetNs>, way: &Way, packet: &Packet<'_>) {
+    crate::packet::pass(ns, way, packet);
+    show_raw(ns, way, packet);
+}
+
+/// Shows a packet to the raw sockets alone.
+pub(crate) fn show_raw(ns: &Arc<NetNs>, way: &Way, packet: &Packet<'_>) {
+    for socket in raw_sockets(ns) {
+        socket.take(way, packet);
     }
+}
+
+/// Gives a packet to every socket that asks for it, and then the answer that it causes.
+fn deliver(way: &Way, packet: &Packet<'_>) {
+    let Some(ns) = &way.ns else { return };
+    show_to_all(ns, way, packet);
+    inject(ns, way, packet);
+}
+
+/// What the stack itself does with a packet that somebody wrote.
+pub(crate) fn inject(ns: &Arc<NetNs>, way: &Way, packet: &Packet<'_>) {
     let v6 = packet.target.is_ipv6();
     let (request, reply) = echo_types(v6);
     let icmp = i32::from(packet.protocol) == if v6 { IPPROTO_ICMPV6 } else { IPPROTO_ICMP };
-    if icmp && packet.payload.first() == Some(&request) && packet.payload.len() >= ECHO_HEADER {
+    if packet.protocol == 17 {
+        super::udp::inject(ns, way.index.1, packet);
+    } else if icmp && packet.payload.first() == Some(&request) && packet.payload.len() >= ECHO_HEADER {
         let mut answer = packet.payload.to_vec();
         if let Some(kind) = answer.first_mut() {
             *kind = reply;
         }
-        seal(&mut answer, packet.target, packet.source);
+        wire::seal_icmp(&mut answer, packet.target, packet.source);
         let back =
             Packet { source: packet.target, target: packet.source, payload: &answer, ttl: 64, ..*packet };
-        for socket in &sockets {
-            socket.take(&back);
+        // The echo goes the way back, to the namespace of the one who asked.
+        let found = if ns.is_local(packet.source) {
+            Some((Arc::clone(ns), way.index.1))
+        } else {
+            ns.reach(packet.source, 0).ok().and_then(|reach| Some((reach.ns?, reach.into)))
+        };
+        if let Some((asker, into)) = found {
+            let to = InetAddr { ip: packet.source, port: 0, scope: 0 };
+            let home = Way { ns: None, to, source: packet.target, index: (into, into), cast: Cast::One };
+            show_to_all(&asker, &home, &back);
         }
     }
-}
-
-fn header(packet: &Packet<'_>, source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let length = u16::try_from(HEADER + packet.payload.len()).unwrap_or(u16::MAX);
-    let mut out = vec![0x45, 0];
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&IP_ID.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    out.extend_from_slice(&[0, 0, packet.ttl, packet.protocol, 0, 0]);
-    out.extend_from_slice(&source.octets());
-    out.extend_from_slice(&target.octets());
-    let sum = checksum(&[&out]);
-    if let Some(place) = out.get_mut(10..12) {
-        place.copy_from_slice(&sum);
-    }
-    out
 }
 
 impl RawSocket {
@@ -159,9 +133,7 @@ impl RawSocket {
         let kind = if form == Form::Raw { SockType::Raw } else { SockType::Dgram };
         let base = Base::new(ns, domain, kind, protocol);
         if protocol == IPPROTO_RAW {
-            base.change(|o| {
-                o.ints.insert((level::IP, IP_HDRINCL), 1);
-            });
+            base.remember(level::IP, IP_HDRINCL, 1);
         }
         let inbox = MessageInbox::new(&base.queue, base.rcvbuf(), usize::MAX);
         let socket = Arc::new(RawSocket { base, form, inbox, state: Ranked::default() });
@@ -169,13 +141,29 @@ impl RawSocket {
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&socket));
         drop(list);
+        ns.watchers.fetch_add(1, Ordering::Relaxed);
         socket
+    }
+    /// Local and peer address, and the protocol in the place of a port, for /proc/net/raw; `None` for a ping socket.
+    #[must_use]
+    pub fn row(&self) -> (Form, Option<InetAddr>, Option<InetAddr>, u16) {
+        let state = self.state.lock();
+        let number = match self.form {
+            Form::Ping => state.ident,
+            Form::Raw => u16::try_from(self.base.protocol).unwrap_or(0),
+        };
+        (self.form, state.local, state.peer, number)
     }
 
     /// Puts a packet into the queue if this socket asks for it.
-    fn take(&self, packet: &Packet<'_>) {
+    fn take(&self, way: &Way, packet: &Packet<'_>) {
         let v6 = is_v6(&self.base);
-        if packet.target.is_ipv6() != v6 || i32::from(packet.protocol) != self.base.protocol {
+        let raw_all = self.base.protocol == IPPROTO_RAW;
+        if raw_all || packet.target.is_ipv6() != v6 || i32::from(packet.protocol) != self.base.protocol {
+            return;
+        }
+        let device = self.base.with(|o| o.device);
+        if device != 0 && device != way.index.1 {
             return;
         }
         {
@@ -197,16 +185,35 @@ impl RawSocket {
                 return;
             }
         }
-        let bytes = match (packet.source, packet.target) {
-            (IpAddr::V4(source), IpAddr::V4(target)) if self.form == Form::Raw => {
-                [header(packet, source, target), packet.payload.to_vec()].concat()
-            }
+        let mut bytes = match self.form {
+            Form::Raw if !v6 => packet.bytes(),
             _ => packet.payload.to_vec(),
         };
+        if let Some(filter) = self.base.with(|o| o.filter.clone()) {
+            let protocol = if v6 { 0x86dd } else { 0x0800 };
+            match filter.run(&View { bytes: &bytes, protocol, index: way.index.1, ..View::default() }) {
+                0 => return,
+                keep => bytes.truncate(keep),
+            }
+        }
         let from = InetAddr { ip: packet.source, port: 0, scope: 0 };
-        let control = packet_info(&self.base, InetAddr { ip: packet.target, port: 0, scope: 0 }, packet.ttl);
-        let from = Some(show(&self.base, from));
-        self.inbox.send_or_drop(Message { bytes, from, with: Ancillary::default(), control });
+        let to = InetAddr { ip: packet.target, port: 0, scope: 0 };
+        let told = PacketInfo {
+            to,
+            ttl: packet.ttl,
+            tos: packet.tos,
+            index: way.index.1,
+            mark: 0,
+            local: Ipv4Addr::LOCALHOST,
+            cast: way.cast == Cast::Broadcast,
+        };
+        self.inbox.send_or_drop(Message {
+            bytes,
+            from: Some(show(&self.base, from)),
+            packet: Some(told),
+            at: vfs::realtime_now(),
+            ..Message::default()
+        });
     }
 
     /// The identifier of a ping socket: `wanted`, or a free one.
@@ -219,14 +226,18 @@ impl RawSocket {
         }
     }
 
+    fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        Standing { bound: state.local.is_some(), connected: state.peer.is_some(), ..Standing::default() }
+    }
     fn takes_header(&self) -> bool {
-        self.form == Form::Raw && !is_v6(&self.base) && self.base.int(level::IP, IP_HDRINCL).unwrap_or(0) != 0
+        self.form == Form::Raw && !is_v6(&self.base) && self.base.is_on(level::IP, IP_HDRINCL)
     }
 
     /// Sends what the guest wrote with its own IP header.
-    fn send_with_header(&self, bytes: &[u8], local: IpAddr, to: IpAddr) -> SysResult<()> {
+    fn send_with_header(&self, bytes: &[u8], way: &Way) -> SysResult<()> {
         let length = usize::from(bytes.first().copied().unwrap_or(0) & 15) * 4;
-        if bytes.len() < HEADER || length < HEADER || length > bytes.len() {
+        if bytes.len() < V4_HEADER || length < V4_HEADER || length > bytes.len() {
             return Err(Errno::EINVAL);
         }
         let address = |at: usize| {
@@ -235,14 +246,16 @@ impl RawSocket {
                 .and_then(|b| b.first_chunk::<4>())
                 .map_or(Ipv4Addr::UNSPECIFIED, |b| Ipv4Addr::from(*b))
         };
-        let source = Some(address(12)).filter(|ip| !ip.is_unspecified()).map_or(local, IpAddr::V4);
+        let source = Some(address(12)).filter(|ip| !ip.is_unspecified()).map_or(way.source, IpAddr::V4);
         let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
         let payload = bytes.get(length..).unwrap_or_default();
-        deliver(&self.base.ns, &Packet { source, target: to, protocol: byte(9), ttl: byte(8), payload });
+        let packet =
+            Packet { source, target: way.to.ip, protocol: byte(9), ttl: byte(8), tos: byte(1), payload };
+        deliver(way, &packet);
         Ok(())
     }
 
-    fn send_payload(&self, mut bytes: Vec<u8>, local: IpAddr, to: IpAddr, ident: u16) -> SysResult<()> {
+    fn send_payload(&self, mut bytes: Vec<u8>, way: &Way, header: &Header, ident: u16) -> SysResult<()> {
         let v6 = is_v6(&self.base);
         if self.form == Form::Ping {
             let request = echo_types(v6).0;
@@ -254,12 +267,11 @@ impl RawSocket {
             }
         }
         if self.form == Form::Ping || self.base.protocol == IPPROTO_ICMPV6 {
-            seal(&mut bytes, local, to);
+            wire::seal_icmp(&mut bytes, way.source, way.to.ip);
         }
-        let (at, name) = if v6 { (level::IPV6, 16) } else { (level::IP, 2) };
-        let ttl = self.base.int(at, name).and_then(|ttl| u8::try_from(ttl).ok()).unwrap_or(64);
         let protocol = u8::try_from(self.base.protocol).map_err(|_| Errno::EINVAL)?;
-        deliver(&self.base.ns, &Packet { source: local, target: to, protocol, ttl, payload: &bytes });
+        let (ttl, tos) = (header.ttl, header.tos);
+        deliver(way, &Packet { source: way.source, target: way.to.ip, protocol, ttl, tos, payload: &bytes });
         Ok(())
     }
 
@@ -273,6 +285,12 @@ impl RawSocket {
     }
 }
 
+impl Drop for RawSocket {
+    fn drop(&mut self) {
+        self.base.ns.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Socket for RawSocket {
     fn as_any(&self) -> &dyn Any {
         self
@@ -281,7 +299,7 @@ impl Socket for RawSocket {
         &self.base
     }
     fn bind(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
-        let addr = own_family(&self.base, addr)?;
+        let addr = bind_addr(&self.base, addr)?;
         // Ports mean nothing here, so none is privileged.
         may_bind(&self.base, InetAddr { port: 0, ..addr }, by)?;
         let mut state = self.state.lock();
@@ -293,45 +311,58 @@ impl Socket for RawSocket {
         Ok(())
     }
     fn connect(&self, addr: &SockAddr, _by: &Caller<'_>) -> SysResult<()> {
-        if *addr == SockAddr::Unspec {
+        if addr.is_unspec() {
             self.state.lock().peer = None;
             return Ok(());
         }
-        let to = destination(&self.base, own_family(&self.base, addr)?)?;
+        let found = way(&self.base, own_family(&self.base, addr)?)?;
+        if found.cast == Cast::Broadcast && !self.base.with(|o| o.broadcast) {
+            return Err(Errno::EACCES);
+        }
         let mut state = self.state.lock();
         self.claim(&mut state, 0);
         if state.local.is_none_or(|local| local.ip.is_unspecified()) {
-            state.local = Some(source_for(to, 0));
+            state.local = Some(InetAddr { ip: found.source, port: 0, scope: 0 });
         }
-        state.peer = Some(to);
+        state.peer = Some(found.to);
         Ok(())
     }
     fn send(&self, src: &mut dyn GuestSource, message: &mut SendMsg, _by: &Caller<'_>) -> SysResult<usize> {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let (to, local, ident) = {
+        let (mut found, header, ident) = {
             let mut state = self.state.lock();
             if state.shut_write {
                 return Err(Errno::EPIPE);
             }
             let to = match &message.addr {
-                Some(addr) => destination(&self.base, own_family(&self.base, addr)?)?,
+                Some(SockAddr::UnspecWithAddress(addr)) if !is_v6(&self.base) => *addr,
+                Some(addr) => own_family(&self.base, addr)?,
                 None => state.peer.ok_or(Errno::EDESTADDRREQ)?,
             };
+            let header = Header::new(&self.base, to.ip, message)?;
+            let mut found = way(&self.base, to)?;
             self.claim(&mut state, 0);
-            let local = state.local.map(|l| l.ip).filter(|ip| !ip.is_unspecified());
-            (to.ip, local.unwrap_or_else(|| source_for(to, 0).ip), state.ident)
+            let local = state.local.map(|l| l.ip).filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+            if let Some(ip) = header.source.or(local) {
+                found.source = ip;
+            }
+            (found, header, state.ident)
         };
+        if found.cast == Cast::Broadcast && !self.base.with(|o| o.broadcast) {
+            return Err(Errno::EACCES);
+        }
         let len = src.remaining();
         if len > MOST {
             return Err(Errno::EMSGSIZE);
         }
         let bytes = super::take_all(src)?;
+        found.to.port = 0;
         if self.takes_header() {
-            self.send_with_header(&bytes, local, to)?;
+            self.send_with_header(&bytes, &found)?;
         } else {
-            self.send_payload(bytes, local, to, ident)?;
+            self.send_payload(bytes, &found, &header, ident)?;
         }
         Ok(len)
     }
@@ -342,16 +373,13 @@ impl Socket for RawSocket {
         _skip: usize,
         _by: &Caller<'_>,
     ) -> SysResult<Received> {
-        let deliver = |message: &Message, dst: &mut dyn GuestSink| -> SysResult<Received> {
-            super::info::deliver(message, dst, flags, stamps(&self.base, message))
-        };
-        if flags.contains(MsgFlags::PEEK) {
-            return self.inbox.peek(|m| deliver(m, dst))?.unwrap_or_else(|| Ok(Received::default()));
+        mailbox::receive(&self.base, &self.inbox, dst, flags, |m| info::control(&self.base, m))
+    }
+    fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return mailbox::receive_report(&self.base, dst);
         }
-        match self.inbox.receive()? {
-            Some(message) => deliver(&message, dst),
-            None => Ok(Received::default()),
-        }
+        Err(Errno::EOPNOTSUPP)
     }
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
         let mut state = self.state.lock();
@@ -361,7 +389,7 @@ impl Socket for RawSocket {
         state.shut_write |= how.writes();
         drop(state);
         if how.reads() {
-            self.inbox.shut_reading();
+            self.inbox.stop_reading();
         }
         Ok(())
     }
@@ -379,60 +407,34 @@ impl Socket for RawSocket {
         self.state.lock().peer.map(|p| show(&self.base, p)).ok_or(Errno::ENOTCONN)
     }
     fn ready(&self, interest: Events) -> Events {
-        let mut events = Events::WRITABLE;
-        if self.inbox.has_message() {
-            events |= Events::READABLE;
-        }
-        if self.inbox.status().closed {
-            events |= Events::READABLE | Events::RDHUP;
-        }
-        events & (interest | Events::ALWAYS)
+        mailbox::ready(&self.base, &self.inbox, interest)
     }
     fn get_option(&self, at: i32, name: i32, _by: &Caller<'_>) -> Option<SysResult<Vec<u8>>> {
         if let Some(words) = self.filter_words(at, name) {
             let filter = self.state.lock().filter;
             return Some(Ok(filter.iter().take(words).flat_map(|word| word.to_ne_bytes()).collect()));
         }
-        if (at, name) == (level::IP, IP_HDRINCL) && self.form == Form::Raw {
-            return Some(Ok(i32::from(self.takes_header()).to_ne_bytes().to_vec()));
-        }
-        options::get(&self.base, at, name, 0)
+        options::get(&self.base, at, name, self.standing())
     }
     fn set_option(&self, at: i32, name: i32, value: &[u8], by: &Caller<'_>) -> Option<SysResult<()>> {
         if let Some(words) = self.filter_words(at, name) {
-            if value.len() < 4 {
-                return Some(Err(Errno::EINVAL));
-            }
+            // What is not given stays.
             let mut state = self.state.lock();
-            for (slot, bytes) in state.filter.iter_mut().take(words).zip(value.chunks_exact(4)) {
-                *slot = bytes.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
+            for (slot, bytes) in state.filter.iter_mut().take(words).zip(value.chunks(4)) {
+                let mut word = slot.to_ne_bytes();
+                for (byte, given) in word.iter_mut().zip(bytes) {
+                    *byte = *given;
+                }
+                *slot = u32::from_ne_bytes(word);
             }
             return Some(Ok(()));
         }
-        if (at, name) == (level::IP, IP_HDRINCL) && self.form == Form::Raw {
-            let on = value.first().is_some_and(|_| value.iter().any(|byte| *byte != 0));
-            self.base.change(|o| {
-                o.ints.insert((at, name), i32::from(on));
-            });
-            return Some(Ok(()));
-        }
-        options::set(&self.base, at, name, value, false, by)
+        options::set(&self.base, at, name, value, self.standing(), by)
     }
     fn buffers_changed(&self) {
         self.inbox.set_limit(self.base.rcvbuf());
     }
     fn readable_bytes(&self) -> SysResult<usize> {
         Ok(self.inbox.status().len)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::checksum;
-
-    #[test]
-    fn sums_of_rfc_1071() {
-        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), [0x22, 0x0d]);
-        assert_eq!(checksum(&[&[1]]), [0xfe, 0xff]);
     }
 }

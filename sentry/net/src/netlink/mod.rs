@@ -1,14 +1,22 @@
-//! AF_NETLINK (netlink(7), rtnetlink(7)): the route family answers dumps of links, addresses, routes and
-//! rules of the namespace and changes them; the uevent family is silent. Locks: `Socket` for the address.
+//! AF_NETLINK (netlink(7)): the route family answers and changes links, addresses, routes and neighbours of the
+//! namespace and tells of changes; the diagnostic family lists sockets; the generic one has no families but its own;
+//! the uevent family is silent. Locks: `Socket` for the address, `NetStack` for the table of ports.
 
 mod change;
+mod diag;
+pub(crate) mod events;
+mod generic;
+pub(crate) mod out;
+mod route;
+mod show;
+
+pub(crate) use out::{attribute, messages};
 
 use crate::addr::SockAddr;
 use crate::base::Base;
-use crate::host::HostNet;
-use crate::host::wire::Dump;
-use crate::inbox::{Ancillary, Message, MessageInbox};
-use crate::netns::{Interface, InterfaceAddr, NetNs, Route};
+use crate::inbox::{Message, MessageInbox};
+use crate::mailbox;
+use crate::netns::NetNs;
 use crate::socket::Socket;
 use crate::types::{AF_NETLINK, Control, MsgFlags, Received, SendMsg, Shutdown, SockType, Ucred, level};
 use abi::poll::Events;
@@ -16,37 +24,43 @@ use abi::{Errno, SysResult};
 use lock::Ranked;
 use lock::order::Socket as SocketRank;
 use mm::{GuestSink, GuestSource};
+use out::{HEADER, NLM_F_MULTI, Out, Reply};
 use std::any::Any;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
 use vfs::{Caller, Capabilities};
 
 const NETLINK_ROUTE: i32 = 0;
 const NETLINK_USERSOCK: i32 = 2;
+const NETLINK_SOCK_DIAG: i32 = 4;
 const NETLINK_KOBJECT_UEVENT: i32 = 15;
 const NETLINK_GENERIC: i32 = 16;
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_DUMP: u16 = 0x300;
-const HEADER: usize = 16;
+/// NETLINK_CAP_ACK; NETLINK_PKTINFO.
+const CAP_ACK: i32 = 10;
+const PKTINFO: i32 = 3;
 /// Messages of a dump are gathered into datagrams of about this size.
 const CHUNK: usize = 3500;
 
 #[derive(Debug, Default)]
 struct State {
     pid: u32,
-    groups: u32,
+    groups: BTreeSet<u32>,
     peer: u32,
+    peer_groups: u32,
 }
 
 /// A netlink socket.
 #[derive(Debug)]
 pub struct NetlinkSocket {
     base: Base,
+    me: Weak<NetlinkSocket>,
     inbox: Arc<MessageInbox>,
     state: Ranked<SocketRank, State>,
 }
@@ -58,58 +72,26 @@ struct Request {
     bytes: Vec<u8>,
 }
 
-/// Lays out netlink messages.
-#[derive(Default)]
-struct Out {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Out {
-    fn begin(&mut self, kind: u16, flags: u16, seq: u32, pid: u32) {
-        self.start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&flags.to_ne_bytes());
-        self.bytes.extend_from_slice(&seq.to_ne_bytes());
-        self.bytes.extend_from_slice(&pid.to_ne_bytes());
+impl Request {
+    fn body(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
     }
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-    fn attr(&mut self, kind: u16, data: &[u8]) {
-        let len = u16::try_from(data.len() + 4).unwrap_or(4);
-        self.put(&len.to_ne_bytes());
-        self.put(&kind.to_ne_bytes());
-        self.put(data);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-    fn end(&mut self) {
-        let len = u32::try_from(self.bytes.len() - self.start).unwrap_or(0);
-        if let Some(slot) = self.bytes.get_mut(self.start..self.start + 4) {
-            slot.copy_from_slice(&len.to_ne_bytes());
-        }
+    fn is_dump(&self) -> bool {
+        self.flags & NLM_F_DUMP == NLM_F_DUMP
     }
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
+/// What is left to say after a request was carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    /// Everything was said.
+    Yes,
+    /// An acknowledgement, to who asked for one.
+    No,
 }
 
-/// The address an attribute holds.
-fn ip_of(data: &[u8]) -> SysResult<IpAddr> {
-    match data.len() {
-        4 => Ok(IpAddr::from(*data.first_chunk::<4>().ok_or(Errno::EINVAL)?)),
-        16 => Ok(IpAddr::from(*data.first_chunk::<16>().ok_or(Errno::EINVAL)?)),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 2 } else { 10 }
+fn mask(groups: &BTreeSet<u32>) -> u32 {
+    groups.iter().filter(|group| (1..=32).contains(*group)).fold(0, |mask, group| mask | 1 << (group - 1))
 }
 
 impl NetlinkSocket {
@@ -118,12 +100,20 @@ impl NetlinkSocket {
         if !matches!(kind, SockType::Dgram | SockType::Raw) {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        if !matches!(protocol, NETLINK_ROUTE | NETLINK_USERSOCK | NETLINK_KOBJECT_UEVENT | NETLINK_GENERIC) {
+        let known =
+            [NETLINK_ROUTE, NETLINK_USERSOCK, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT, NETLINK_GENERIC];
+        if !known.contains(&protocol) {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let base = Base::new(ns, AF_NETLINK, kind, protocol);
         let inbox = MessageInbox::new(&base.queue, usize::MAX, 4096);
-        Ok(Arc::new(NetlinkSocket { base, inbox, state: Ranked::default() }))
+        Ok(Arc::new_cyclic(|me| NetlinkSocket { base, me: Weak::clone(me), inbox, state: Ranked::default() }))
+    }
+    /// Family, port, groups and bytes in the queue, for /proc/net/netlink.
+    #[must_use]
+    pub fn row(&self) -> (i32, u32, u32, usize) {
+        let state = self.state.lock();
+        (self.base.protocol, state.pid, mask(&state.groups), self.inbox.held())
     }
 
     fn port(&self, wanted: u32, by: &Caller<'_>) -> SysResult<u32> {
@@ -131,220 +121,120 @@ impl NetlinkSocket {
         if state.pid != 0 {
             return if wanted == 0 || wanted == state.pid { Ok(state.pid) } else { Err(Errno::EINVAL) };
         }
+        let protocol = self.base.protocol;
         let mut ports = self.base.ns.netlink_ports.lock();
-        let mut pid = if wanted == 0 { by.task.tgid() } else { wanted };
-        if wanted != 0 && ports.contains_key(&pid) {
+        let own = by.task.show_pid(by.task.tgid());
+        let mut pid = if wanted == 0 { own } else { wanted };
+        if wanted != 0 && ports.contains_key(&(protocol, pid)) {
             return Err(Errno::EADDRINUSE);
         }
         // Further sockets of one process get numbers from the top.
-        while pid == 0 || ports.contains_key(&pid) {
+        while pid == 0 || ports.contains_key(&(protocol, pid)) {
             pid = pid.wrapping_sub(4097) | 0x8000_0000;
         }
-        ports.insert(pid, ());
+        ports.insert((protocol, pid), Weak::clone(&self.me));
         state.pid = pid;
         Ok(pid)
     }
 
+    pub(crate) fn has_joined(&self, group: u32) -> bool {
+        self.state.lock().groups.contains(&group)
+    }
+    fn may_join(&self, by: &Caller<'_>) -> SysResult<()> {
+        // Route, uevents, generic: open to all.
+        let open = !matches!(self.base.protocol, NETLINK_SOCK_DIAG);
+        if open || by.cred.has_in(Capabilities::NET_ADMIN, &self.base.ns.user_ns) {
+            return Ok(());
+        }
+        Err(Errno::EPERM)
+    }
+    fn set_groups(&self, change: impl FnOnce(&mut BTreeSet<u32>)) {
+        let any = {
+            let mut state = self.state.lock();
+            change(&mut state.groups);
+            !state.groups.is_empty()
+        };
+        if self.base.protocol == NETLINK_ROUTE {
+            let mut routers = self.base.ns.routers.lock();
+            routers.retain(|s| s.strong_count() > 0 && !std::ptr::eq(s.as_ptr(), self));
+            if any {
+                routers.push(Weak::clone(&self.me));
+            }
+        }
+    }
+
     /// A message of the kernel's own.
     pub fn deliver(&self, bytes: Vec<u8>) {
-        let from = Some(SockAddr::Netlink { pid: 0, groups: 0 });
-        self.inbox.send_or_drop(Message { bytes, from, with: Ancillary::default(), control: Vec::new() });
+        self.deliver_from(0, 0, bytes);
+    }
+    fn deliver_from(&self, pid: u32, group: u32, bytes: Vec<u8>) {
+        let groups = if group == 0 { 0 } else { 1_u32.checked_shl(group - 1).unwrap_or(0) };
+        let from = Some(SockAddr::Netlink { pid, groups });
+        let control = if self.base.is_on(level::NETLINK, PKTINFO) {
+            vec![Control::Raw(level::NETLINK, PKTINFO, group.to_ne_bytes().to_vec())]
+        } else {
+            Vec::new()
+        };
+        self.inbox.send_or_drop(Message {
+            bytes,
+            from,
+            control,
+            at: vfs::realtime_now(),
+            ..Message::default()
+        });
     }
 
     fn handle(&self, request: &Request, pid: u32, by: &Caller<'_>) {
-        let result = if self.base.protocol == NETLINK_ROUTE {
-            self.route(request, pid, by)
-        } else {
-            Err(Errno::EOPNOTSUPP)
+        let reply = Reply { flags: 0, seq: request.seq, pid };
+        let result = match self.base.protocol {
+            NETLINK_ROUTE => self.route(request, reply, by),
+            NETLINK_SOCK_DIAG => {
+                let viewer = &by.cred.user_ns;
+                let rows = diag::answer(
+                    &self.base.ns,
+                    request.kind,
+                    request.body(),
+                    request.is_dump(),
+                    reply,
+                    viewer,
+                );
+                rows.map(|rows| self.rows(rows, request, reply))
+            }
+            NETLINK_GENERIC => generic::answer(request.kind, request.body(), request.is_dump(), reply)
+                .map(|rows| self.rows(rows, request, reply)),
+            _ => Err(Errno::EOPNOTSUPP),
         };
         let error = match result {
-            Ok(answered) if answered || request.flags & NLM_F_ACK == 0 => return,
-            Ok(_) => 0,
+            Ok(Answered::Yes) => return,
+            Ok(Answered::No) if request.flags & NLM_F_ACK == 0 => return,
+            Ok(Answered::No) => 0,
             Err(error) => -i32::from(error.raw()),
         };
+        self.acknowledge(request, error, reply);
+    }
+    fn acknowledge(&self, request: &Request, error: i32, reply: Reply) {
+        let capped = error == 0 || self.base.is_on(level::NETLINK, CAP_ACK);
         let mut out = Out::default();
-        out.begin(NLMSG_ERROR, 0, request.seq, pid);
+        out.begin(NLMSG_ERROR, Reply { flags: if capped { NLM_F_CAPPED } else { 0 }, ..reply });
         out.put(&error.to_ne_bytes());
         // An acknowledgement carries the header only, an error the request.
-        out.put(request.bytes.get(..if error == 0 { HEADER } else { usize::MAX }).unwrap_or(&request.bytes));
+        out.put(request.bytes.get(..if capped { HEADER } else { usize::MAX }).unwrap_or(&request.bytes));
         out.end();
         self.deliver(out.bytes);
     }
-
-    /// Answers a route request; false when only an acknowledgement is due.
-    fn route(&self, request: &Request, pid: u32, by: &Caller<'_>) -> SysResult<bool> {
-        let body = request.bytes.get(HEADER..).unwrap_or_default();
-        let wanted_family = body.first().copied().unwrap_or(0);
-        let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
-        let seq = request.seq;
-        if let Some(host) = self.base.ns.host()
-            && let Some(answered) = self.host_route(host, request, pid)?
-        {
-            return Ok(answered);
+    /// Answers with messages that are laid out, and the end of a dump.
+    fn rows(&self, rows: Vec<Vec<u8>>, request: &Request, reply: Reply) -> Answered {
+        if request.is_dump() {
+            self.dump(rows.into_iter(), reply, |out, row| out.put(&row));
+            return Answered::Yes;
         }
-        let interfaces = self.base.ns.interfaces();
-        match (request.kind, dump) {
-            (18, true) => {
-                self.dump(interfaces.iter(), seq, pid, |out, i| link(out, i, NLM_F_MULTI, seq, pid))
-            }
-            (18, false) => {
-                let index =
-                    body.get(4..8).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_ne_bytes(*b));
-                let name = attribute(body.get(16..).unwrap_or_default(), 3);
-                let found = interfaces.iter().find(|i| match name {
-                    Some(name) if index == 0 => name.strip_suffix(&[0]).unwrap_or(name) == i.name.as_bytes(),
-                    _ => i.index == index,
-                });
-                let mut out = Out::default();
-                link(&mut out, found.ok_or(Errno::ENODEV)?, 0, seq, pid);
-                self.deliver(out.bytes);
-            }
-            (22, true) => {
-                let rows = interfaces.iter().flat_map(|i| i.addrs.iter().map(move |a| (i, a)));
-                let rows = rows.filter(|(_, a)| wanted_family == 0 || family(a.ip) == wanted_family);
-                self.dump(rows, seq, pid, |out, (i, a)| {
-                    out.begin(20, NLM_F_MULTI, seq, pid);
-                    let scope = if i.is_loopback() { 254 } else { 0 };
-                    out.put(&[family(a.ip), a.prefix, 0x80, scope]);
-                    out.put(&i.index.to_ne_bytes());
-                    out.attr(1, &octets(a.ip));
-                    if a.ip.is_ipv4() {
-                        out.attr(2, &octets(a.ip));
-                        out.attr(3, &[i.name.as_bytes(), &[0]].concat());
-                    }
-                    out.attr(6, &[&[0xff; 8][..], &[0; 8]].concat());
-                    out.attr(8, &0x80u32.to_ne_bytes());
-                    out.end();
-                });
-            }
-            (26, true) => {
-                let up = interfaces.iter().filter(|i| i.is_up());
-                let rows = up.flat_map(|i| i.addrs.iter().map(move |a| Row::Address(i, *a)));
-                let added = self.base.ns.routes().into_iter().map(Row::Added);
-                let rows = added.chain(rows).filter(|r| wanted_family == 0 || r.family() == wanted_family);
-                self.dump(rows, seq, pid, |out, row| match row {
-                    Row::Address(i, a) => routes(out, i, a.ip, a.prefix, seq, pid),
-                    Row::Added(route) => added_route(out, &route, seq, pid),
-                });
-            }
-            (26, false) => {
-                let data = attribute(body.get(12..).unwrap_or_default(), 1).ok_or(Errno::EINVAL)?;
-                let ip = ip_of(data)?;
-                if !self.base.ns.is_local(ip) {
-                    return Err(Errno::ENETUNREACH);
-                }
-                let mut out = Out::default();
-                out.begin(24, 0, seq, pid);
-                let bits = if ip.is_ipv4() { 32 } else { 128 };
-                out.put(&[family(ip), bits, 0, 0, 255, 0, 0, 2, 0, 2, 0, 0]);
-                out.attr(15, &255u32.to_ne_bytes());
-                out.attr(1, &octets(ip));
-                out.attr(4, &1u32.to_ne_bytes());
-                out.end();
-                self.deliver(out.bytes);
-            }
-            (34, true) => {
-                let tables: &[(u32, u32)] = &[(0, 255), (32766, 254), (32767, 253)];
-                let address_family = if wanted_family == 0 { 2 } else { wanted_family };
-                self.dump(tables.iter(), seq, pid, |out, (priority, table)| {
-                    out.begin(32, NLM_F_MULTI, seq, pid);
-                    let short = u8::try_from(*table).unwrap_or(0);
-                    out.put(&[address_family, 0, 0, 0, short, 0, 0, 1, 0, 0, 0, 0]);
-                    out.attr(15, &table.to_ne_bytes());
-                    out.attr(6, &priority.to_ne_bytes());
-                    out.end();
-                });
-            }
-            // Neighbours, queueing disciplines and their like: none.
-            (30 | 38 | 42 | 46 | 58 | 62 | 66 | 74 | 82, true) => {
-                self.dump([].iter(), seq, pid, |_, _: &()| {})
-            }
-            (kind, _) if kind % 4 == 2 => return Err(Errno::EOPNOTSUPP),
-            (16..=103, _) => {
-                if !by.cred.has_in(Capabilities::NET_ADMIN, &self.base.ns.user_ns) {
-                    return Err(Errno::EPERM);
-                }
-                if self.base.ns.host().is_some() {
-                    self.unchanged(request.kind, body, &interfaces)?;
-                } else {
-                    change::apply(&self.base.ns, request.kind, request.flags, body)?;
-                }
-                return Ok(false);
-            }
-            _ => return Err(Errno::EOPNOTSUPP),
+        for row in rows {
+            self.deliver(row);
         }
-        Ok(true)
+        if request.flags & NLM_F_ACK == 0 { Answered::Yes } else { Answered::No }
     }
 
-    /// Answers from the host's namespace what it can; `None` for the rest.
-    fn host_route(&self, host: &HostNet, request: &Request, pid: u32) -> SysResult<Option<bool>> {
-        let body = request.bytes.get(HEADER..).unwrap_or_default();
-        let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
-        let Some(of) = Dump::from_kind(request.kind) else { return Ok(None) };
-        let bytes = match (of, dump) {
-            (_, true) => host.dump(of, body.first().copied().unwrap_or(0))?,
-            (Dump::Links, false) => {
-                let index = body.get(4..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
-                let name = attribute(body.get(16..).unwrap_or_default(), 3);
-                let name = name.map(|name| name.strip_suffix(&[0]).unwrap_or(name));
-                let all = host.dump(of, 0)?;
-                let mut links = messages(&all).filter(|m| m.kind == request.kind - 2);
-                let found = links.find(|link| {
-                    let body = link.bytes.get(HEADER..).unwrap_or_default();
-                    let own =
-                        body.get(4..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
-                    let called = attribute(body.get(16..).unwrap_or_default(), 3);
-                    let called = called.map(|name| name.strip_suffix(&[0]).unwrap_or(name));
-                    if index != 0 { own == index } else { name.is_some() && called == name }
-                });
-                found.ok_or(Errno::ENODEV)?.bytes.to_vec()
-            }
-            (Dump::Routes, false) => {
-                let data = attribute(body.get(12..).unwrap_or_default(), 1).ok_or(Errno::EINVAL)?;
-                host.route(ip_of(data)?)?
-            }
-            _ => return Err(Errno::EOPNOTSUPP),
-        };
-        let flags = if dump { NLM_F_MULTI } else { 0 };
-        let mut out = Out::default();
-        for message in messages(&bytes) {
-            if message.kind == NLMSG_DONE {
-                continue;
-            }
-            out.begin(message.kind, flags, request.seq, pid);
-            out.put(message.bytes.get(HEADER..).unwrap_or_default());
-            out.end();
-            out.bytes.resize(out.bytes.len().next_multiple_of(4), 0);
-            if out.bytes.len() > CHUNK {
-                self.deliver(std::mem::take(&mut out.bytes));
-            }
-        }
-        if !out.bytes.is_empty() {
-            self.deliver(std::mem::take(&mut out.bytes));
-        }
-        if dump {
-            self.dump([].iter(), request.seq, pid, |_, _: &()| {});
-        }
-        Ok(Some(true))
-    }
-
-    /// The links of a namespace of the host's are not for guests to change: only what changes nothing
-    /// (`ip link set lo up`) is done.
-    fn unchanged(&self, kind: u16, body: &[u8], interfaces: &[Interface]) -> SysResult<()> {
-        let word = |at: usize| {
-            body.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b: &[u8; 4]| u32::from_ne_bytes(*b))
-        };
-        let name = attribute(body.get(16..).unwrap_or_default(), 3);
-        let index = word(4);
-        let found = interfaces.iter().find(|i| {
-            i.index == index || name.is_some_and(|n| n.strip_suffix(&[0]).unwrap_or(n) == i.name.as_bytes())
-        });
-        let (flags, changed) = (word(8), word(12));
-        let same = |interface: &Interface| (flags ^ interface.flags) & changed & 1 == 0;
-        if matches!(kind, 16 | 19) && found.is_some_and(same) { Ok(()) } else { Err(Errno::EPERM) }
-    }
-
-    fn dump<T>(&self, rows: impl Iterator<Item = T>, seq: u32, pid: u32, mut row: impl FnMut(&mut Out, T)) {
+    fn dump<T>(&self, rows: impl Iterator<Item = T>, reply: Reply, mut row: impl FnMut(&mut Out, T)) {
         let mut out = Out::default();
         for item in rows {
             row(&mut out, item);
@@ -356,124 +246,49 @@ impl NetlinkSocket {
             self.deliver(std::mem::take(&mut out.bytes));
         }
         // The end of a dump is a datagram of its own, as libnetlink expects with small buffers.
-        out.begin(NLMSG_DONE, NLM_F_MULTI, seq, pid);
+        out.begin(NLMSG_DONE, Reply { flags: NLM_F_MULTI, ..reply });
         out.put(&0i32.to_ne_bytes());
         out.end();
         self.deliver(out.bytes);
     }
-}
 
-fn link(out: &mut Out, interface: &Interface, flags: u16, seq: u32, pid: u32) {
-    let kind: u16 = if interface.is_loopback() { 772 } else { 1 };
-    out.begin(16, flags, seq, pid);
-    out.put(&[0, 0]);
-    out.put(&kind.to_ne_bytes());
-    out.put(&interface.index.to_ne_bytes());
-    out.put(&interface.flags.to_ne_bytes());
-    out.put(&[0; 4]);
-    out.attr(3, &[interface.name.as_bytes(), &[0]].concat());
-    out.attr(13, &1000u32.to_ne_bytes());
-    out.attr(16, &[if interface.is_loopback() { 0 } else { 6 }]);
-    out.attr(17, &[0]);
-    out.attr(4, &interface.mtu.to_ne_bytes());
-    out.attr(27, &0u32.to_ne_bytes());
-    out.attr(6, b"noqueue\0");
-    out.attr(1, &interface.hw);
-    out.attr(2, if interface.is_loopback() { &[0; 6] } else { &[0xff; 6] });
-    out.end();
-}
-
-/// Where a row of the route table comes from.
-enum Row<'a> {
-    Address(&'a Interface, InterfaceAddr),
-    Added(Route),
-}
-
-impl Row<'_> {
-    fn family(&self) -> u8 {
-        match self {
-            Row::Address(_, addr) => family(addr.ip),
-            Row::Added(route) => route.family,
+    fn last_group(&self) -> u32 {
+        match self.base.protocol {
+            // RTNLGRP_MAX, SKNLGRP_MAX.
+            NETLINK_ROUTE => 39,
+            NETLINK_SOCK_DIAG => 32,
+            NETLINK_GENERIC => 64,
+            _ => 32,
         }
     }
-}
-
-fn added_route(out: &mut Out, route: &Route, seq: u32, pid: u32) {
-    out.begin(24, NLM_F_MULTI, seq, pid);
-    let table = u8::try_from(route.table).unwrap_or(0);
-    let head = [route.family, route.prefix, 0, 0, table, route.protocol, route.scope, route.kind, 0, 0, 0, 0];
-    out.put(&head);
-    out.attr(15, &route.table.to_ne_bytes());
-    for (kind, ip) in [(1, route.target), (5, route.gateway), (7, route.source)] {
-        if let Some(ip) = ip {
-            out.attr(kind, &octets(ip));
-        }
+    /// Whether the caller may send to other sockets (CAP_NET_ADMIN, but in the family for users).
+    fn may_send_to(&self, pid: u32, groups: u32, by: &Caller<'_>) -> SysResult<()> {
+        let open = self.base.protocol == NETLINK_USERSOCK || (pid, groups) == (0, 0);
+        let admin = || by.cred.has_in(Capabilities::NET_ADMIN, &self.base.ns.user_ns);
+        if open || admin() { Ok(()) } else { Err(Errno::EPERM) }
     }
-    if route.metric != 0 {
-        out.attr(6, &route.metric.to_ne_bytes());
-    }
-    if route.index != 0 {
-        out.attr(4, &route.index.to_ne_bytes());
-    }
-    out.end();
-}
-
-fn routes(out: &mut Out, interface: &Interface, ip: IpAddr, prefix: u8, seq: u32, pid: u32) {
-    let bits = if ip.is_ipv4() { 32 } else { 128 };
-    let mut one = |dst: IpAddr, len: u8, table: u8, scope: u8, kind: u8| {
-        out.begin(24, NLM_F_MULTI, seq, pid);
-        out.put(&[family(ip), len, 0, 0, table, 2, scope, kind, 0, 0, 0, 0]);
-        out.attr(15, &u32::from(table).to_ne_bytes());
-        out.attr(1, &octets(dst));
-        if ip.is_ipv4() {
-            out.attr(7, &octets(ip));
+    /// To other sockets of the family: one, or those of groups.
+    fn pass_on(&self, (pid, groups): (u32, u32), own: u32, bytes: &[u8]) -> SysResult<()> {
+        let ports: Vec<_> = {
+            let ports = self.base.ns.netlink_ports.lock();
+            ports.iter().map(|((protocol, pid), socket)| (*protocol, *pid, Weak::clone(socket))).collect()
+        };
+        let mine = ports.iter().filter(|(protocol, ..)| *protocol == self.base.protocol);
+        if groups != 0 {
+            for other in mine.clone().filter_map(|(_, _, socket)| socket.upgrade()) {
+                let joined =
+                    (1..=32).find(|group| groups & 1 << (group - 1) != 0 && other.has_joined(*group));
+                if let Some(group) = joined.filter(|_| !std::ptr::eq(Arc::as_ptr(&other), self)) {
+                    other.deliver_from(own, group, bytes.to_vec());
+                }
+            }
         }
-        out.attr(4, &interface.index.to_ne_bytes());
-        out.end();
-    };
-    one(ip, bits, 255, 254, 2);
-    if let IpAddr::V4(v4) = ip
-        && prefix < 32
-    {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        let net = IpAddr::V4(std::net::Ipv4Addr::from_bits(v4.to_bits() & mask));
-        if interface.is_loopback() {
-            one(net, prefix, 255, 254, 2);
-        } else {
-            one(net, prefix, 254, 253, 1);
+        if pid != 0 {
+            let mut mine = mine;
+            let other = mine.find(|(_, port, _)| *port == pid).and_then(|(_, _, socket)| socket.upgrade());
+            other.ok_or(Errno::ECONNREFUSED)?.deliver_from(own, 0, bytes.to_vec());
         }
-    }
-}
-
-/// One message of a buffer.
-pub(crate) struct Piece<'a> {
-    /// Type.
-    pub(crate) kind: u16,
-    /// The whole message, header included.
-    pub(crate) bytes: &'a [u8],
-}
-
-/// The messages in `rest`, up to the first that is malformed.
-pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Piece<'_>> {
-    std::iter::from_fn(move || {
-        let len = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
-        let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
-        let bytes = rest.get(..len).filter(|bytes| bytes.len() >= HEADER)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Piece { kind, bytes })
-    })
-}
-
-/// The first attribute of type `kind`.
-pub(crate) fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let len = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let this = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & 0x3fff;
-        let data = bytes.get(4..len)?;
-        if this == kind {
-            return Some(data);
-        }
-        bytes = bytes.get(len.next_multiple_of(4)..)?;
+        Ok(())
     }
 }
 
@@ -481,7 +296,7 @@ impl Drop for NetlinkSocket {
     fn drop(&mut self) {
         let pid = self.state.get_mut().pid;
         if pid != 0 {
-            self.base.ns.netlink_ports.lock().remove(&pid);
+            self.base.ns.netlink_ports.lock().remove(&(self.base.protocol, pid));
         }
     }
 }
@@ -495,33 +310,54 @@ impl Socket for NetlinkSocket {
     }
     fn bind(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
         let SockAddr::Netlink { pid, groups } = addr else { return Err(Errno::EINVAL) };
+        if *groups != 0 {
+            self.may_join(by)?;
+        }
         self.port(*pid, by)?;
-        self.state.lock().groups = *groups;
+        // The first 32 groups are those of the address.
+        self.set_groups(|own| {
+            own.retain(|group| *group > 32);
+            own.extend((1..=32).filter(|group| *groups & 1 << (group - 1) != 0));
+        });
         Ok(())
     }
     fn connect(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
-        let peer = match addr {
-            SockAddr::Unspec => 0,
-            SockAddr::Netlink { pid, .. } => *pid,
+        let (peer, groups) = match addr {
+            addr if addr.is_unspec() => (0, 0),
+            SockAddr::Netlink { pid, groups } => (*pid, *groups),
             _ => return Err(Errno::EINVAL),
         };
+        self.may_send_to(peer, groups, by)?;
         self.port(0, by)?;
-        self.state.lock().peer = peer;
+        let mut state = self.state.lock();
+        (state.peer, state.peer_groups) = (peer, groups);
         Ok(())
     }
     fn send(&self, src: &mut dyn GuestSource, message: &mut SendMsg, by: &Caller<'_>) -> SysResult<usize> {
-        let to = match &message.addr {
-            Some(SockAddr::Netlink { pid, .. }) => *pid,
+        let (to, groups) = match &message.addr {
+            Some(SockAddr::Netlink { pid, groups }) => (*pid, *groups),
             Some(_) => return Err(Errno::EINVAL),
-            None => self.state.lock().peer,
+            None => {
+                let state = self.state.lock();
+                (state.peer, state.peer_groups)
+            }
         };
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.may_send_to(to, groups, by)?;
         let own = self.port(0, by)?;
         let len = src.remaining();
         if len > self.base.sndbuf() {
             return Err(Errno::EMSGSIZE);
         }
         let bytes = crate::inet::take_all(src)?;
-        if to != 0 {
+        if to != 0 || groups != 0 {
+            self.pass_on((to, groups), own, &bytes)?;
+            return Ok(len);
+        }
+        if self.base.protocol == NETLINK_USERSOCK {
+            // No kernel listens there.
             return Err(Errno::ECONNREFUSED);
         }
         let mut rest: &[u8] = &bytes;
@@ -544,13 +380,8 @@ impl Socket for NetlinkSocket {
             };
             if request.kind > NLMSG_DONE && request.flags & 1 != 0 {
                 self.handle(&request, own, by);
-            } else if request.kind == NLMSG_NOOP && request.flags & NLM_F_ACK != 0 {
-                let mut out = Out::default();
-                out.begin(NLMSG_ERROR, 0, request.seq, own);
-                out.put(&0i32.to_ne_bytes());
-                out.put(rest.get(..HEADER).unwrap_or_default());
-                out.end();
-                self.deliver(out.bytes);
+            } else if request.kind <= NLMSG_DONE.max(NLMSG_NOOP) && request.flags & NLM_F_ACK != 0 {
+                self.acknowledge(&request, 0, Reply { flags: 0, seq: request.seq, pid: own });
             }
             rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
         }
@@ -563,69 +394,71 @@ impl Socket for NetlinkSocket {
         _skip: usize,
         _by: &Caller<'_>,
     ) -> SysResult<Received> {
-        let deliver = |message: &Message, dst: &mut dyn GuestSink| -> SysResult<Received> {
-            let room = dst.remaining();
-            let copied = if room == 0 { 0 } else { dst.put(&message.bytes)? };
-            let mut out = Received {
-                len: if flags.contains(MsgFlags::TRUNC) { message.bytes.len() } else { copied },
-                addr: message.from.clone(),
-                ..Received::default()
-            };
-            if message.bytes.len() > room {
-                out.flags |= MsgFlags::TRUNC;
-            }
+        mailbox::receive(&self.base, &self.inbox, dst, flags, |message| {
+            let mut control = message.control.clone();
             if self.base.with(|o| o.pass_cred) {
                 let kernel = Ucred { pid: 0, uid: Some(vfs::Kuid(0)), gid: Some(vfs::Kgid(0)) };
-                out.control.push(Control::Credentials(kernel));
+                control.push(Control::Credentials(kernel));
             }
-            Ok(out)
-        };
-        if flags.contains(MsgFlags::PEEK) {
-            return self.inbox.peek(|m| deliver(m, dst))?.unwrap_or_else(|| Ok(Received::default()));
-        }
-        match self.inbox.receive()? {
-            Some(message) => deliver(&message, dst),
-            None => Ok(Received::default()),
-        }
+            control
+        })
     }
     fn shutdown(&self, _how: Shutdown) -> SysResult<()> {
         Err(Errno::EOPNOTSUPP)
     }
     fn local_addr(&self) -> SysResult<SockAddr> {
         let state = self.state.lock();
-        Ok(SockAddr::Netlink { pid: state.pid, groups: state.groups })
+        Ok(SockAddr::Netlink { pid: state.pid, groups: mask(&state.groups) })
     }
     fn peer_addr(&self) -> SysResult<SockAddr> {
-        Ok(SockAddr::Netlink { pid: self.state.lock().peer, groups: 0 })
+        let state = self.state.lock();
+        Ok(SockAddr::Netlink { pid: state.peer, groups: state.peer_groups })
     }
     fn ready(&self, interest: Events) -> Events {
-        let mut events = Events::WRITABLE;
-        if self.inbox.has_message() {
-            events |= Events::READABLE;
+        mailbox::ready(&self.base, &self.inbox, interest)
+    }
+    fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            mailbox::receive_report(&self.base, dst)
+        } else {
+            Err(Errno::EOPNOTSUPP)
         }
-        events & (interest | Events::ALWAYS)
     }
     fn get_option(&self, at: i32, name: i32, _by: &Caller<'_>) -> Option<SysResult<Vec<u8>>> {
+        if (at, name) == (level::SOCKET, 28) {
+            return Some(self.peer_addr().map(|addr| addr.to_bytes()));
+        }
         (at == level::NETLINK).then(|| match name {
-            1..=14 => Ok(self.base.int(at, name).unwrap_or(0).to_ne_bytes().to_vec()),
+            3 | 4 | 5 | 8 | 10..=12 => Ok(self.base.int(at, name).unwrap_or(0).to_ne_bytes().to_vec()),
+            // LIST_MEMBERSHIPS: one bit each, up to the highest.
+            9 => {
+                let groups = self.state.lock().groups.clone();
+                let words = groups.last().map_or(0, |last| last.div_ceil(32));
+                let bit = |word: u32, group: &u32| {
+                    if (group - 1) / 32 == word { 1_u32 << ((group - 1) % 32) } else { 0 }
+                };
+                let word = |n: u32| groups.iter().fold(0, |mask, group| mask | bit(n, group));
+                Ok((0..words).flat_map(|n| word(n).to_ne_bytes()).collect())
+            }
             _ => Err(Errno::ENOPROTOOPT),
         })
     }
-    fn set_option(&self, at: i32, name: i32, value: &[u8], _by: &Caller<'_>) -> Option<SysResult<()>> {
-        const SO_ATTACH_FILTER: i32 = 26;
-        if at == level::SOCKET && name == SO_ATTACH_FILTER && self.base.protocol == NETLINK_KOBJECT_UEVENT {
-            // No event is ever sent that a filter could hold back.
-            return Some(if value.len() == 16 { Ok(()) } else { Err(Errno::EINVAL) });
-        }
+    fn set_option(&self, at: i32, name: i32, value: &[u8], by: &Caller<'_>) -> Option<SysResult<()>> {
         (at == level::NETLINK).then(|| {
-            let int = crate::base::read_int(value)?;
-            match name {
-                1 if (1..=32).contains(&int) => self.state.lock().groups |= 1 << (int - 1),
-                2 if (1..=32).contains(&int) => self.state.lock().groups &= !(1 << (int - 1)),
-                3..=12 => self.base.change(|o| {
-                    o.ints.insert((at, name), i32::from(int != 0));
+            let int = value.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+            let group = u32::try_from(int).ok().filter(|group| (1..=self.last_group()).contains(group));
+            match (name, group) {
+                (1 | 2, None) => return Err(Errno::EINVAL),
+                (1, Some(group)) => {
+                    self.may_join(by)?;
+                    self.set_groups(|own| {
+                        own.insert(group);
+                    });
+                }
+                (2, Some(group)) => self.set_groups(|own| {
+                    own.remove(&group);
                 }),
-                1 | 2 => return Err(Errno::EINVAL),
+                (3 | 4 | 5 | 8 | 10..=12, _) => self.base.remember(at, name, i64::from(int != 0)),
                 _ => return Err(Errno::ENOPROTOOPT),
             }
             Ok(())

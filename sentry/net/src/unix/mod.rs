@@ -1,11 +1,15 @@
 //! AF_UNIX (unix(7)): stream, datagram and sequenced-packet sockets. Locks: `Socket` for the state,
 //! `SocketPeer` for queues, `NetStack` for names.
 
+mod end;
 pub mod garbage;
+mod show;
+
+pub use show::UnixRow;
 
 use crate::addr::{SockAddr, UnixAddr};
 use crate::base::Base;
-use crate::inbox::{Ancillary, Message, MessageInbox, StreamInbox};
+use crate::inbox::{Ancillary, Counting, Message, MessageInbox, StreamInbox};
 use crate::netns::NetNs;
 use crate::socket::Socket;
 use crate::types::{AF_UNIX, Control, MsgFlags, Received, SendMsg, Shutdown, SockType, Ucred, level};
@@ -44,6 +48,7 @@ struct Listener {
     backlog: Ranked<SocketPeer, Backlog>,
     // Credentials at listen(2): what SO_PEERCRED of a client shows.
     cred: Ucred,
+    groups: Vec<vfs::Kgid>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +66,8 @@ struct Link {
     outbox: Inbox,
     peer_addr: Option<UnixAddr>,
     peer_cred: Ucred,
+    // Its groups (SO_PEERGROUPS).
+    groups: Vec<vfs::Kgid>,
     peer: Weak<UnixSocket>,
 }
 
@@ -116,27 +123,26 @@ impl UnixSocket {
             a.state.lock().peer = Some(Arc::downgrade(&b));
             b.state.lock().peer = Some(Arc::downgrade(&a));
         }
-        a.attach(&b, None, cred);
-        b.attach(&a, None, cred);
+        let groups = by.cred.groups.to_vec();
+        a.attach(&b, None, (cred, groups.clone()));
+        b.attach(&a, None, (cred, groups));
         (a, b)
     }
-    fn attach(&self, peer: &Arc<UnixSocket>, peer_addr: Option<UnixAddr>, peer_cred: Ucred) {
+    fn attach(
+        &self,
+        peer: &Arc<UnixSocket>,
+        peer_addr: Option<UnixAddr>,
+        (peer_cred, groups): (Ucred, Vec<vfs::Kgid>),
+    ) {
         let outbox = match &peer.inbox {
             Inbox::Stream(inbox) => Inbox::Stream(Arc::clone(inbox)),
             Inbox::Messages(inbox) => Inbox::Messages(Arc::clone(inbox)),
         };
-        let _ = self.link.set(Link { outbox, peer_addr, peer_cred, peer: Arc::downgrade(peer) });
+        let _ = self.link.set(Link { outbox, peer_addr, peer_cred, groups, peer: Arc::downgrade(peer) });
     }
     fn is_dgram(&self) -> bool {
         self.base.kind == SockType::Dgram
     }
-    /// State for /proc/net/unix: local name, type, listening, connected.
-    #[must_use]
-    pub fn row(&self) -> (Option<UnixAddr>, SockType, bool, bool) {
-        let state = self.state.lock();
-        (state.local.clone(), self.base.kind, state.listener.is_some(), self.link.get().is_some())
-    }
-
     fn find(&self, addr: &SockAddr) -> SysResult<Arc<UnixSocket>> {
         let SockAddr::Unix(addr) = addr else { return Err(Errno::EINVAL) };
         let found = match addr {
@@ -177,10 +183,10 @@ impl UnixSocket {
             match control {
                 Control::Rights(files) => with.files.extend(files),
                 Control::Credentials(cred) => with.cred = Some(cred),
-                Control::Raw(..) => return Err(Errno::EINVAL),
+                Control::Raw(..) | Control::PidFd(_) => return Err(Errno::EINVAL),
             }
         }
-        if with.cred.is_none() && (receiver_asks || self.base.with(|o| o.pass_cred)) {
+        if with.cred.is_none() && (receiver_asks || self.asks_who()) {
             with.cred = Some(Ucred::of(by));
         }
         if !with.files.is_empty() {
@@ -188,8 +194,20 @@ impl UnixSocket {
         }
         Ok(with)
     }
-    fn passes_cred(&self) -> bool {
-        self.base.with(|o| o.pass_cred)
+    /// Whether messages shall tell who sent them.
+    fn asks_who(&self) -> bool {
+        self.base.with(|o| o.pass_cred || o.pass_pidfd)
+    }
+    /// What came with a message, as far as the receiver asked for it.
+    fn told(&self, with: Ancillary) -> Vec<Control> {
+        let (cred, pidfd) = self.base.with(|o| (o.pass_cred, o.pass_pidfd));
+        let sender = with.cred;
+        let mut control = with.into_control(cred);
+        if let Some(sender) = sender.filter(|_| pidfd) {
+            let at = usize::from(cred).min(control.len());
+            control.insert(at, Control::PidFd(sender.pid));
+        }
+        control
     }
 
     fn send_stream(
@@ -205,10 +223,12 @@ impl UnixSocket {
         if self.shut_write.load(Ordering::Relaxed) {
             return Err(Errno::EPIPE);
         }
+        let urgent = message.flags.contains(MsgFlags::OOB);
         let Inbox::Stream(outbox) = &link.outbox else { return Err(Errno::ENOTCONN) };
-        let plain = message.control.is_empty() && !self.passes_cred();
-        let asks = link.peer.upgrade().is_some_and(|p| p.passes_cred());
+        let plain = message.control.is_empty() && !self.asks_who();
+        let asks = link.peer.upgrade().is_some_and(|p| p.asks_who());
         let mut with = if plain && !asks { Ancillary::default() } else { self.ancillary(message, asks, by)? };
+        with.urgent = urgent;
         let sent = outbox.send(src, &mut with, &self.base.queue);
         if sent.is_err() && !with.files.is_empty() {
             // Not sent: the next attempt sends them.
@@ -227,14 +247,21 @@ impl UnixSocket {
             return Err(Errno::EPIPE);
         }
         let target;
+        let mut counted = Counting::Bytes;
         let outbox = if self.is_dgram() {
             target = match &message.addr {
                 Some(addr) => self.find(addr)?,
                 None => {
-                    let peer = self.state.lock().peer.clone().ok_or(Errno::ENOTCONN)?;
-                    peer.upgrade().ok_or(Errno::ECONNREFUSED)?
+                    let mut state = self.state.lock();
+                    let peer = state.peer.as_ref().ok_or(Errno::ENOTCONN)?.upgrade();
+                    if peer.is_none() {
+                        // It is told once.
+                        state.peer = None;
+                    }
+                    peer.ok_or(Errno::ECONNREFUSED)?
                 }
             };
+            counted = self.counting(&target);
             if target.is_taken_from(self) {
                 return Err(Errno::EPERM);
             }
@@ -244,6 +271,9 @@ impl UnixSocket {
             }
         } else {
             match self.link.get().map(|l| &l.outbox) {
+                Some(Inbox::Messages(_)) if message.flags.contains(MsgFlags::OOB) => {
+                    return Err(Errno::EOPNOTSUPP);
+                }
                 Some(Inbox::Messages(outbox)) => outbox,
                 _ => return Err(Errno::ENOTCONN),
             }
@@ -253,23 +283,28 @@ impl UnixSocket {
             return Err(Errno::EMSGSIZE);
         }
         // The source can be taken once: full queues are found out before.
-        if !outbox.writable_now(&self.base.queue)? {
+        if !outbox.writable_now(&self.base.queue, counted)? {
             return Err(Errno::EAGAIN);
         }
         let bytes = crate::inet::take_all(src)?;
         let asks = match &message.addr {
             _ if !self.is_dgram() => {
-                self.link.get().and_then(|l| l.peer.upgrade()).is_some_and(|p| p.passes_cred())
+                self.link.get().and_then(|l| l.peer.upgrade()).is_some_and(|p| p.asks_who())
             }
-            Some(addr) => self.find(addr).is_ok_and(|p| p.passes_cred()),
+            Some(addr) => self.find(addr).is_ok_and(|p| p.asks_who()),
             None => true,
         };
         let with = self.ancillary(message, asks, by)?;
         let from = self.state.lock().local.clone().map(SockAddr::Unix);
-        outbox.send_anyway(Message { bytes, from, with, control: Vec::new() })?;
+        outbox.send_anyway(Message { bytes, from, with, at: vfs::realtime_now(), ..Message::default() })?;
         Ok(len)
     }
 
+    /// The number of messages counts for those that do not talk to each other alone.
+    fn counting(&self, to: &UnixSocket) -> Counting {
+        let mutual = to.state.lock().peer.as_ref().is_some_and(|peer| std::ptr::eq(peer.as_ptr(), self));
+        if mutual { Counting::Bytes } else { Counting::Messages }
+    }
     /// A connected datagram socket takes messages only from its peer.
     fn is_taken_from(&self, sender: &UnixSocket) -> bool {
         let state = self.state.lock();
@@ -289,7 +324,7 @@ impl UnixSocket {
         let mut out = Received {
             len: copied,
             addr: message.from.clone(),
-            control: with.into_control(self.passes_cred()),
+            control: [crate::inet::info::arrival(&self.base, message), self.told(with)].concat(),
             flags: MsgFlags::empty(),
         };
         if message.bytes.len() > room {
@@ -300,59 +335,8 @@ impl UnixSocket {
         }
         if self.base.kind == SockType::SeqPacket {
             out.addr = None;
-            out.flags |= MsgFlags::EOR;
         }
         Ok(out)
-    }
-}
-
-impl Drop for UnixSocket {
-    fn drop(&mut self) {
-        let state = std::mem::take(self.state.get_mut());
-        let me = std::ptr::from_ref(self);
-        match state.local {
-            Some(UnixAddr::Abstract(name)) => {
-                let mut names = self.base.ns.abstract_names.lock();
-                if names.get(&name).is_some_and(|w| std::ptr::eq(w.as_ptr(), me)) {
-                    names.remove(&name);
-                }
-            }
-            Some(UnixAddr::Path { node: Some(node), .. }) => {
-                if let Some(nodes) = NODES.lock().as_mut()
-                    && nodes.get(&node).is_some_and(|w| std::ptr::eq(w.as_ptr(), me))
-                {
-                    nodes.remove(&node);
-                }
-            }
-            _ => {}
-        }
-        if let Some(listener) = state.listener {
-            let (ready, blocked) = {
-                let mut backlog = listener.backlog.lock();
-                backlog.closed = true;
-                (std::mem::take(&mut backlog.ready), std::mem::take(&mut backlog.blocked))
-            };
-            drop(ready);
-            for client in blocked.iter().filter_map(Weak::upgrade) {
-                client.base.queue.wake(Events::WRITABLE);
-            }
-        }
-        let (unread, hung_up) = match &self.inbox {
-            Inbox::Stream(inbox) => (inbox.close(), inbox.status().eof),
-            Inbox::Messages(inbox) => (inbox.close(), inbox.status().eof),
-        };
-        let _ = hung_up;
-        if let Some(link) = self.link.get()
-            && !self.is_dgram()
-        {
-            match &link.outbox {
-                // Bytes that nobody read: the peer learns of it (unix_release_sock).
-                Inbox::Stream(outbox) if unread > 0 => outbox.reset(Errno::ECONNRESET, false),
-                Inbox::Stream(outbox) => outbox.finish(true),
-                Inbox::Messages(outbox) if unread > 0 => outbox.reset(Errno::ECONNRESET),
-                Inbox::Messages(outbox) => outbox.finish(true),
-            }
-        }
     }
 }
 
@@ -395,7 +379,11 @@ impl Socket for UnixSocket {
             return Ok(());
         }
         let backlog = Backlog { ready: VecDeque::new(), limit, closed: false, blocked: Vec::new() };
-        state.listener = Some(Arc::new(Listener { backlog: Ranked::new(backlog), cred: Ucred::of(by) }));
+        state.listener = Some(Arc::new(Listener {
+            backlog: Ranked::new(backlog),
+            cred: Ucred::of(by),
+            groups: by.cred.groups.to_vec(),
+        }));
         Ok(())
     }
     fn accept(&self) -> SysResult<(Arc<dyn Socket>, SockAddr)> {
@@ -419,7 +407,7 @@ impl Socket for UnixSocket {
     fn connect(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
         if self.is_dgram() {
             let peer = match addr {
-                SockAddr::Unspec => None,
+                addr if addr.is_unspec() => None,
                 _ => {
                     let peer = self.find(addr)?;
                     if !std::ptr::eq(Arc::as_ptr(&peer), self) && peer.is_taken_from(self) {
@@ -432,6 +420,9 @@ impl Socket for UnixSocket {
                 drop(old);
             }
             return Ok(());
+        }
+        if addr.is_unspec() {
+            return Err(Errno::EINVAL);
         }
         if self.link.get().is_some() {
             return Err(Errno::EISCONN);
@@ -458,8 +449,8 @@ impl Socket for UnixSocket {
         let child = UnixSocket::with_base(server.base.child(), server.opener);
         child.state.lock().local = None;
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
-        child.attach(&me, own_addr, Ucred::of(by));
-        self.attach(&child, server_addr.clone(), listener.cred);
+        child.attach(&me, own_addr, (Ucred::of(by), by.cred.groups.to_vec()));
+        self.attach(&child, server_addr.clone(), (listener.cred, listener.groups.clone()));
         // The child shows the server's name but does not own it.
         if let Some(addr) = server_addr {
             child.state.lock().local = Some(match addr {
@@ -497,13 +488,14 @@ impl Socket for UnixSocket {
                     return Err(Errno::EINVAL);
                 }
                 let skip = skip + if peek { self.base.with(|o| o.peek_off).unwrap_or(0) } else { 0 };
-                let pass = self.passes_cred();
+                let pass = self.asks_who();
                 let (len, with) = inbox.receive(dst, peek, skip, pass)?;
-                if peek {
-                    self.base.change(|o| o.peek_off = o.peek_off.map(|at| at.saturating_add(len)));
-                }
-                let control =
-                    if len == 0 && with.files.is_empty() { Vec::new() } else { with.into_control(pass) };
+                self.base.change(|o| {
+                    let moved =
+                        |at: usize| if peek { at.saturating_add(len) } else { at.saturating_sub(len) };
+                    o.peek_off = o.peek_off.map(moved);
+                });
+                let control = if len == 0 && with.files.is_empty() { Vec::new() } else { self.told(with) };
                 Ok(Received { len, addr: None, control, flags: MsgFlags::empty() })
             }
             Inbox::Messages(inbox) => {
@@ -520,6 +512,7 @@ impl Socket for UnixSocket {
                         let files = std::mem::take(&mut message.with.files);
                         self.deliver(&message, files, dst, flags)
                     }
+                    None if self.is_dgram() && flags.contains(MsgFlags::DONTWAIT) => Err(Errno::EAGAIN),
                     None => Ok(Received::default()),
                 }
             }
@@ -527,12 +520,6 @@ impl Socket for UnixSocket {
     }
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
         let link = self.link.get();
-        if link.is_none() && !self.is_dgram() && self.state.lock().listener.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
-        if self.is_dgram() && self.state.lock().peer.is_none() && link.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
         let dgram = self.is_dgram();
         if how.writes() {
             self.shut_write.store(true, Ordering::SeqCst);
@@ -568,16 +555,28 @@ impl Socket for UnixSocket {
     }
     fn ready(&self, interest: Events) -> Events {
         let mut events = Events::empty();
-        let listener = self.state.lock().listener.clone();
+        let (listener, shut_read) = {
+            let state = self.state.lock();
+            (state.listener.clone(), state.shut_read)
+        };
         if let Some(listener) = listener {
             let backlog = listener.backlog.lock();
-            return if backlog.ready.is_empty() { events } else { Events::READABLE & interest };
+            if !backlog.ready.is_empty() {
+                events |= Events::READABLE;
+            }
+            if shut_read {
+                events |= Events::READABLE | Events::RDHUP;
+            }
+            return events & interest;
         }
         let shut = self.shut_write.load(Ordering::Relaxed);
         let (has, eof, closed, reset) = match &self.inbox {
             Inbox::Stream(inbox) => {
                 let s = inbox.status();
-                (s.len > 0, s.eof, s.closed, inbox.has_reset())
+                if s.urgent {
+                    events |= Events::PRI;
+                }
+                (s.readable > 0, s.eof, s.closed, inbox.has_reset())
             }
             Inbox::Messages(inbox) => {
                 let s = inbox.status();
@@ -596,11 +595,11 @@ impl Socket for UnixSocket {
         if self.is_dgram() {
             let peer = self.state.lock().peer.as_ref().and_then(Weak::upgrade);
             let full = peer.as_ref().is_some_and(|p| match &p.inbox {
-                Inbox::Messages(inbox) => !inbox.writable(&self.base.queue),
+                Inbox::Messages(inbox) => !inbox.writable(&self.base.queue, self.counting(p)),
                 Inbox::Stream(_) => false,
             });
             if !full {
-                events |= Events::WRITABLE;
+                events |= Events::WRITABLE | Events::WRBAND;
             }
             if shut && closed {
                 events |= Events::HUP;
@@ -609,23 +608,21 @@ impl Socket for UnixSocket {
         }
         let Some(link) = self.link.get() else {
             // Never connected.
-            return (events | Events::WRITABLE | Events::HUP) & (interest | Events::ALWAYS);
+            return (events | Events::WRITABLE | Events::WRBAND | Events::HUP) & (interest | Events::ALWAYS);
         };
-        let (peer_gone, room) = match &link.outbox {
-            Inbox::Stream(outbox) => {
-                let s = outbox.status();
-                (s.closed && link.peer.strong_count() == 0, outbox.writable(&self.base.queue))
-            }
+        // The peer's end of reading is this one's end of writing.
+        let (refused, room) = match &link.outbox {
+            Inbox::Stream(outbox) => (outbox.status().closed, outbox.writable(&self.base.queue)),
             Inbox::Messages(outbox) => {
-                let s = outbox.status();
-                (s.closed && link.peer.strong_count() == 0, outbox.writable(&self.base.queue))
+                (outbox.status().closed, outbox.writable(&self.base.queue, Counting::Bytes))
             }
         };
-        if peer_gone || (shut && (eof || closed)) {
+        let peer_gone = refused && link.peer.strong_count() == 0;
+        if peer_gone || ((shut || refused) && (eof || closed)) {
             events |= Events::HUP;
         }
         if shut || room {
-            events |= Events::WRITABLE;
+            events |= Events::WRITABLE | Events::WRBAND;
         }
         events & (interest | Events::ALWAYS)
     }
@@ -648,13 +645,51 @@ impl Socket for UnixSocket {
             28 => Some(self.peer_addr().map(|a| a.to_bytes())),
             30 => Some(Ok(i32::from(listening.is_some()).to_ne_bytes().to_vec())),
             59 => Some(match link {
-                Some(_) => Ok(Vec::new()),
+                Some(link) => Ok(link
+                    .groups
+                    .iter()
+                    .flat_map(|gid| by.cred.user_ns.show_gid(*gid).to_ne_bytes())
+                    .collect()),
                 None => Err(Errno::ENODATA),
             }),
             _ => None,
         }
     }
+    fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
+        if flags.contains(MsgFlags::OOB) {
+            let Inbox::Stream(inbox) = &self.inbox else {
+                let unlinked = !self.is_dgram() && self.link.get().is_none();
+                return Err(if unlinked { Errno::ENOTCONN } else { Errno::EOPNOTSUPP });
+            };
+            let byte = inbox.take_urgent(flags.contains(MsgFlags::PEEK))?;
+            let len = if dst.remaining() == 0 { 0 } else { dst.put(&[byte])? };
+            return Ok(Received { len, flags: MsgFlags::OOB, ..Received::default() });
+        }
+        // There is no error queue: the flag means nothing.
+        match &self.inbox {
+            Inbox::Stream(_) if self.link.get().is_none() => Err(Errno::EINVAL),
+            Inbox::Messages(inbox) if !self.is_dgram() || !inbox.status().closed => {
+                Err(if !self.is_dgram() && self.link.get().is_none() {
+                    Errno::ENOTCONN
+                } else {
+                    Errno::EAGAIN
+                })
+            }
+            Inbox::Messages(_) => Ok(Received::default()),
+            Inbox::Stream(_) => Err(Errno::EAGAIN),
+        }
+    }
+    fn at_mark(&self) -> SysResult<bool> {
+        match &self.inbox {
+            Inbox::Stream(inbox) => Ok(inbox.at_mark()),
+            Inbox::Messages(_) => Err(Errno::EOPNOTSUPP),
+        }
+    }
     fn buffers_changed(&self) {
+        // SO_OOBINLINE.
+        if let Inbox::Stream(inbox) = &self.inbox {
+            inbox.set_inline(self.base.is_on(level::SOCKET, 10));
+        }
         // The sender's buffer bounds what is on its way to the peer.
         match self.link.get().map(|l| &l.outbox) {
             Some(Inbox::Stream(outbox)) => outbox.set_limit(self.base.sndbuf()),

@@ -8,9 +8,10 @@ use crate::task::Cx;
 use abi::limits::{IOV_MAX, MAX_RW_COUNT};
 use abi::time::Timespec;
 use abi::{CallResult, Errno, Failure, Fd, SysResult, UserAddr, UserPtr, UserSlice};
-use net::control::{self, MAX_CONTROL};
+use net::control::{self, Installed, MAX_CONTROL};
 use net::socket as sockets;
-use net::types::{AF_UNIX, MsgFlags, SendMsg};
+use net::types::{AF_UNIX, MsgFlags, SendMsg, SockType};
+use net::{SockAddr, SocketFile};
 use std::sync::Arc;
 use std::time::Instant;
 use vfs::OpenFile;
@@ -40,6 +41,12 @@ pub struct MmsgHdr {
     pad: u32,
 }
 
+/// Where a message goes. Only datagrams have use for a path.
+fn target(cx: &Cx<'_>, socket: &SocketFile, addr: SockAddr) -> CallResult<SockAddr> {
+    let base = socket.socket().base();
+    if base.domain == AF_UNIX && base.kind != SockType::Dgram { Ok(addr) } else { resolve(cx, addr) }
+}
+
 fn one(addr: UserAddr, len: usize) -> [UserSlice; 1] {
     [UserSlice { addr, len: u64::try_from(len.min(MAX_RW_COUNT)).unwrap_or(0) }]
 }
@@ -60,7 +67,7 @@ pub fn sendto(
 ) -> CallResult<usize> {
     let file = file(cx, fd)?;
     let socket = sockets::of(&file)?;
-    let to = if addr.is_null() { None } else { Some(resolve(cx, address(cx, addr, addr_len)?)?) };
+    let to = if addr.is_null() { None } else { Some(target(cx, socket, address(cx, addr, addr_len)?)?) };
     let mut message = SendMsg { addr: to, control: Vec::new(), flags: flags(raw_flags) };
     socket.send(&file, &mut cx.mm().source(&one(buf, len)), &mut message, &cx.caller())
 }
@@ -96,7 +103,7 @@ fn send_one(cx: &Cx<'_>, file: &Arc<OpenFile>, header: &MsgHdr, raw_flags: u32) 
         None
     } else {
         let len = u32::try_from(header.name_len).map_err(|_| Errno::EINVAL)?;
-        Some(resolve(cx, address(cx, UserAddr::new(header.name), len)?)?)
+        Some(target(cx, socket, address(cx, UserAddr::new(header.name), len)?)?)
     };
     let by = cx.caller();
     let control = match usize::try_from(header.control_len) {
@@ -135,7 +142,11 @@ fn recv_one(cx: &Cx<'_>, file: &Arc<OpenFile>, header: &mut MsgHdr, raw_flags: u
     let limit = usize::try_from(header.control_len).unwrap_or(usize::MAX).min(MAX_CONTROL);
     let on_exec = if asked.contains(MsgFlags::CMSG_CLOEXEC) { OnExec::Close } else { OnExec::Keep };
     let limit_files = cx.nofile();
-    let bytes = control::encode(got.control, limit, &mut out, &by, &mut |file| {
+    let bytes = control::encode(got.control, limit, &mut out, &by, &mut |what| {
+        let (file, on_exec) = match what {
+            Installed::File(file) => (file, on_exec),
+            Installed::Process(pid) => (super::process_file(cx, pid)?, OnExec::Close),
+        };
         cx.files().install(file, on_exec, 0, limit_files).map(Fd::number)
     });
     cx.mm().write_bytes(UserAddr::new(header.control), &bytes)?;

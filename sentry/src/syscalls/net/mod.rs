@@ -37,6 +37,12 @@ pub(super) fn store_address(cx: &Cx<'_>, addr: UserAddr, len: UserPtr<i32>, valu
     cx.write(len, &i32::try_from(value.len()).unwrap_or(i32::MAX))
 }
 
+/// A pidfd of a process, by its id of the initial namespace; `ESRCH`.
+pub(super) fn process_file(cx: &Cx<'_>, pid: u32) -> SysResult<Arc<OpenFile>> {
+    let process = cx.kernel().tree.lock().node(pid).map(|node| Arc::clone(&node.process));
+    Ok(crate::process::pidfd::open(&process.ok_or(Errno::ESRCH)?))
+}
+
 /// Finds the file of an AF_UNIX path that is connected or sent to (unix(7)).
 pub(super) fn resolve(cx: &Cx<'_>, addr: SockAddr) -> CallResult<SockAddr> {
     let Some(path) = addr.path().map(<[u8]>::to_vec) else { return Ok(addr) };
