@@ -325,6 +325,20 @@ TEST(stack_grows) {
     for (int i = (1 << 20) - 1; i >= 0; i -= PG) buf[i] = 1;
     EQ(buf[(1 << 20) - 1], 1);
 }
+TEST(mprotect_of_a_whole_stack) {
+    unsigned char code[] = {0xb8, 0x2a, 0, 0, 0, 0xc3}, deep[16 * PG];
+    memcpy(deep, code, sizeof code);
+    EQ(faults((char *)deep, 0), 0);
+    char *top = (char *)((uintptr_t)(deep + sizeof deep) & -PG);
+    char *p = anon(2 * PG, RW);
+    FAILS(mprotect(p, PG, PROT_READ | PROT_GROWSDOWN), EINVAL);
+    FAILS(mprotect(top, PG, PROT_READ | PROT_GROWSDOWN | PROT_GROWSUP), EINVAL);
+    FAILS(mprotect(top, PG, PROT_READ | PROT_GROWSUP), EINVAL);
+    OK(mprotect(top, PG, RW | PROT_EXEC | PROT_GROWSDOWN));
+    EQ(((int (*)(void))(void *)deep)(), 42);
+    OK(munmap(p + PG, PG));
+    FAILS(mprotect((void *)0x10000, PG, PROT_READ | PROT_GROWSDOWN), ENOMEM);
+}
 TEST(memfd) {
     int fd = OK(memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     OK(ftruncate(fd, PG));
@@ -340,6 +354,25 @@ TEST(memfd) {
     FAILS(ftruncate(fd, 0), EPERM);
     FAILS(mmap(NULL, PG, RW, MAP_SHARED, fd, 0), EPERM);
     EQ(fcntl(fd, F_GET_SEALS), F_SEAL_WRITE | F_SEAL_SHRINK);
+}
+TEST(a_sealed_mapping_is_inherited) {
+    int fd = OK(memfd_create("x", MFD_ALLOW_SEALING));
+    OK(ftruncate(fd, PG));
+    char *p = mmap(NULL, PG, RW, MAP_SHARED, fd, 0);
+    OK(fcntl(fd, F_ADD_SEALS, 0x10 /* F_SEAL_FUTURE_WRITE */));
+    FAILS(mmap(NULL, PG, RW, MAP_SHARED, fd, 0), EPERM);
+    pid_t child = OK(fork());
+    if (!child) {
+        p[0] = 'c';
+        _exit(0);
+    }
+    int status;
+    EQ(waitpid(child, &status, 0), child);
+    EQ(status, 0);
+    EQ(p[0], 'c');
+    FAILS(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+    OK(munmap(p, PG));
+    OK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
 }
 TEST(big_sparse_reservation) {
     char *p = mmap(NULL, 64ULL << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

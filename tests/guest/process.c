@@ -10,6 +10,29 @@ static void exit_7(void *a) { (void)a; _exit(7); }
 static void die_term(void *a) { (void)a; signal(SIGTERM, SIG_DFL); raise(SIGTERM); }
 static void die_segv(void *a) { (void)a; *(volatile int *)8 = 1; }
 
+static void *sleeper(void *gate) {
+    char c;
+    if (read(*(int *)gate, &c, 1) < 0) return gate;
+    return NULL;
+}
+/* Chromium's sandbox counts threads so. */
+TEST(links_of_task_directories_count_threads) {
+    struct stat st;
+    OK(stat("/proc/self/task", &st));
+    EQ(st.st_nlink, 3);
+    int gate[2];
+    OK(pipe(gate));
+    pthread_t thread;
+    EQ(pthread_create(&thread, NULL, sleeper, &gate[0]), 0);
+    OK(stat("/proc/self/task/", &st));
+    EQ(st.st_nlink, 4);
+    EQ(write(gate[1], "x", 1), 1);
+    EQ(pthread_join(thread, NULL), 0);
+    OK(stat("/proc/self", &st));
+    CHECK(st.st_nlink > 6);
+    OK(stat("/proc", &st));
+    CHECK(st.st_nlink > 3);
+}
 TEST(exit_status) {
     int s = t_child(exit_7, NULL);
     CHECK(WIFEXITED(s));

@@ -108,7 +108,7 @@ impl Heir<'_> {
             }
             return Ok(());
         }
-        let copy = inherit(vma, &mut self.uses, self.weak)?;
+        let copy = inherit(vma, &mut self.uses, self.weak);
         if copy.flags.contains(VmaFlags::ACCOUNT) {
             frames.commit(copy.range.len())?;
         }
@@ -165,11 +165,7 @@ impl Heir<'_> {
     }
 }
 
-fn inherit(
-    vma: &Vma,
-    uses: &mut HashMap<*const Mapped, Arc<Mapped>>,
-    weak: &Weak<dyn Invalidate>,
-) -> SysResult<Vma> {
+fn inherit(vma: &Vma, uses: &mut HashMap<*const Mapped, Arc<Mapped>>, weak: &Weak<dyn Invalidate>) -> Vma {
     let mut copy = vma.clone();
     // Locks are not inherited (mlock(2)).
     copy.flags -= VmaFlags::LOCKED | VmaFlags::LOCKONFAULT;
@@ -178,14 +174,14 @@ fn inherit(
         let mapped = match uses.get(&key) {
             Some(known) => Arc::clone(known),
             None => {
-                let new = file.mapped.duplicate(weak)?;
+                let new = file.mapped.duplicate(weak);
                 uses.insert(key, Arc::clone(&new));
                 new
             }
         };
         file.mapped = mapped;
     }
-    Ok(copy)
+    copy
 }
 
 /// Pages that are copied at once, besides those that earlier forks wrote to.

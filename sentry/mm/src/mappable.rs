@@ -72,7 +72,9 @@ pub trait Mappable: Send + Sync {
     fn map_shared_write(&self) -> SysResult<()> {
         Ok(())
     }
-    /// Undoes one successful `map_shared_write`.
+    /// A fork makes one more of the mappings that `map_shared_write` allowed: seals that came later do not matter.
+    fn inherit_shared_write(&self) {}
+    /// Undoes one successful `map_shared_write`, or an `inherit_shared_write`.
     fn unmap_shared_write(&self) {}
     /// msync(2) of a range to stable storage.
     fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {

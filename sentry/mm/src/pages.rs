@@ -636,6 +636,9 @@ impl Mappable for FilePages {
         data.writers += 1;
         Ok(())
     }
+    fn inherit_shared_write(&self) {
+        self.data.lock().writers += 1;
+    }
     fn unmap_shared_write(&self) {
         let mut data = self.data.lock();
         data.writers = data.writers.saturating_sub(1);

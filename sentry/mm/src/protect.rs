@@ -2,7 +2,7 @@
 
 use crate::manager::{Change, MemoryManager};
 use crate::segs::{Home, Seg};
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 use abi::{AddrRange, Errno, SysResult, UserAddr};
 use platform::{AsOp, Prot};
 use smallvec::SmallVec;
@@ -76,6 +76,25 @@ impl MemoryManager {
         }
         self.submit_replacing(change)?;
         failed
+    }
+
+    /// mprotect(2) with PROT_GROWSDOWN: from the beginning of the stack that holds `addr`. `EINVAL` when what is
+    /// there does not grow down.
+    pub fn mprotect_stack(&self, addr: UserAddr, len: u64, prot: Prot) -> SysResult<()> {
+        let range = self.check_range(addr, len)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let start = {
+            let layout = self.layout.read();
+            let area = layout.at_or_after(range.start()).filter(|vma| vma.range.start() < range.end());
+            let area = area.ok_or(Errno::ENOMEM)?;
+            if !area.flags.contains(VmaFlags::GROWSDOWN) {
+                return Err(Errno::EINVAL);
+            }
+            area.range.start()
+        };
+        self.mprotect(UserAddr::new(start), range.end().saturating_sub(start), prot)
     }
 
     /// What the stub may have of a segment under its area's protection.

@@ -93,8 +93,13 @@ impl Mapped {
         Ok(Arc::new(Mapped { object, space: space.clone(), may_write, keep }))
     }
     /// The same use by another address space.
-    pub(crate) fn duplicate(&self, space: &Weak<dyn Invalidate>) -> SysResult<Arc<Mapped>> {
-        Mapped::new(Arc::clone(&self.object), space, self.may_write, self.keep.clone())
+    pub(crate) fn duplicate(&self, space: &Weak<dyn Invalidate>) -> Arc<Mapped> {
+        let object = Arc::clone(&self.object);
+        if self.may_write {
+            object.inherit_shared_write();
+        }
+        object.mapped(space);
+        Arc::new(Mapped { object, space: space.clone(), may_write: self.may_write, keep: self.keep.clone() })
     }
     /// The object.
     #[must_use]

@@ -34,19 +34,26 @@ fn directory(subject: Subject) -> Node {
     Node::changing_dir(0o555, Arc::new(Entries(subject))).owned(uid, gid)
 }
 
+impl Processes {
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.view.numbers().into_iter().filter(|number| {
+            let Some(id) = self.view.find(*number) else { return false };
+            self.kernel.tasks.get(id.root()).is_some_and(|task| task.process.pid.root() == id.root())
+        })
+    }
+}
+
 impl Directory for Processes {
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
         let subject = Subject::find(&self.kernel, &self.view, parse_number(name)?).ok_or(Errno::ENOENT)?;
         Ok(directory(subject))
     }
     fn list(&self, from: u64, _by: &Caller<'_>) -> SysResult<Vec<Listed>> {
-        let numbers = self.view.numbers();
-        let is_process = |number: &u32| {
-            let Some(id) = self.view.find(*number) else { return false };
-            self.kernel.tasks.get(id.root()).is_some_and(|task| task.process.pid.root() == id.root())
-        };
-        let numbers = numbers.into_iter().filter(|number| u64::from(*number) >= from && is_process(number));
+        let numbers = self.numbers().filter(|number| u64::from(*number) >= from);
         Ok(numbers.map(|number| numbered(number, FileType::Directory)).collect())
+    }
+    fn directories(&self) -> usize {
+        self.numbers().count()
     }
 }
 
@@ -97,6 +104,9 @@ impl Directory for Threads {
         numbers.sort_unstable();
         Ok(numbers.into_iter().map(|number| numbered(number, FileType::Directory)).collect())
     }
+    fn directories(&self) -> usize {
+        self.0.task().map_or(0, |task| task.process.threads().len())
+    }
 }
 
 pub(super) type Read = fn(&Subject, &Caller<'_>) -> SysResult<Vec<u8>>;
@@ -121,6 +131,17 @@ struct Entry {
     scope: Option<Scope>,
     guard: Guard,
     make: Make,
+}
+
+impl Entry {
+    fn kind(&self) -> FileType {
+        match self.make {
+            Make::Link(_) => FileType::Symlink,
+            Make::Text(_) | Make::Write(..) => FileType::Regular,
+            Make::Other(_) if matches!(self.name, "mem" | "pagemap") => FileType::Regular,
+            Make::Other(_) => FileType::Directory,
+        }
+    }
 }
 
 const fn text(name: &'static str, perm: ModeBits, read: Read) -> Entry {
@@ -246,16 +267,15 @@ impl Directory for Entries {
     fn list(&self, from: u64, _by: &Caller<'_>) -> SysResult<Vec<Listed>> {
         self.0.task().map_err(|_| Errno::ENOENT)?;
         let listed = (0_u64..).zip(&ENTRIES).filter(|(key, entry)| *key >= from && self.has(entry));
-        let listed = listed.map(|(key, entry)| {
-            let kind = match entry.make {
-                Make::Link(_) => FileType::Symlink,
-                Make::Text(_) | Make::Write(..) => FileType::Regular,
-                Make::Other(_) if matches!(entry.name, "mem" | "pagemap") => FileType::Regular,
-                Make::Other(_) => FileType::Directory,
-            };
-            Listed { name: entry.name.as_bytes().to_vec(), kind, key }
+        let listed = listed.map(|(key, entry)| Listed {
+            name: entry.name.as_bytes().to_vec(),
+            kind: entry.kind(),
+            key,
         });
         Ok(listed.collect())
+    }
+    fn directories(&self) -> usize {
+        ENTRIES.iter().filter(|entry| self.has(entry) && entry.kind() == FileType::Directory).count()
     }
 }
 

@@ -138,7 +138,7 @@ syscalls! {
     7 event::poll::poll(fds: UserPtr<PollFd>, count: u32, timeout_ms: i32) Full;
     8 fs::io::lseek(fd: Fd, offset: i64, whence: u32) Full;
     9 memory::map::mmap(addr: UserAddr, len: u64, prot: Prot, flags: MapFlags, fd: Fd, offset: u64) Full;
-    10 memory::map::mprotect(addr: UserAddr, len: u64, prot: Prot) Partial "PROT_GROWSDOWN is EINVAL";
+    10 memory::map::mprotect(addr: UserAddr, len: u64, prot: Prot) Full;
     11 memory::map::munmap(addr: UserAddr, len: u64) Full;
     12 memory::map::brk(addr: UserAddr) Full;
     13 signal::action::rt_sigaction(signal: u32, new: UserPtr<SigAction>, old: UserPtr<SigAction>, size: usize) Full;

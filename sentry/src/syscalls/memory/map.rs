@@ -89,12 +89,16 @@ pub fn munmap(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> CallResult<()> {
 
 /// mprotect(2).
 pub fn mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: Prot) -> CallResult<()> {
-    // PROT_GROWSDOWN and PROT_GROWSUP extend to the ends of stacks that grow, which the manager does not do.
-    const GROWS: u32 = 0x0300_0000;
-    if prot.bits() & GROWS != 0 || prot.bits() & !0xf != 0 {
+    const GROWSDOWN: u32 = 0x0100_0000;
+    // No area of this architecture grows up: PROT_GROWSUP is as unknown as any other bit.
+    let grows = prot.bits() & GROWSDOWN != 0;
+    if prot.bits() & !(0xf | GROWSDOWN) != 0 {
         return Err(Errno::EINVAL.into());
     }
     let prot = reads_imply_exec(cx, prot) & (Prot::READ | Prot::WRITE | Prot::EXEC);
+    if grows {
+        return Ok(cx.mm().mprotect_stack(addr, len, prot)?);
+    }
     Ok(cx.mm().mprotect(addr, len, prot)?)
 }
 

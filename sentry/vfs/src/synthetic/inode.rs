@@ -239,9 +239,10 @@ impl SynthInode {
     }
     pub(super) fn attr_now(&self) -> Attr {
         let dirs = if self.node.kind == FileType::Directory {
+            let changing = self.changing().map_or(0, |changing| changing.directories());
             let fixed = self.fixed.lock();
             let below = fixed.by_cookie.values().filter(|(_, i)| i.node.kind == FileType::Directory);
-            u32::try_from(below.count()).unwrap_or(u32::MAX - 2) + 2
+            u32::try_from(below.count().saturating_add(changing)).unwrap_or(u32::MAX).saturating_add(2)
         } else {
             1
         };

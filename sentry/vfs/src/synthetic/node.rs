@@ -30,6 +30,10 @@ pub trait Directory: Send + Sync {
     }
     /// All children with `key >= from`, by key.
     fn list(&self, from: u64, by: &Caller<'_>) -> SysResult<Vec<Listed>>;
+    /// How many directories there are among them, which st_nlink counts (Chromium counts threads so).
+    fn directories(&self) -> usize {
+        0
+    }
     /// mkdir(2) in it (cgroup).
     fn create_dir(&self, _name: &[u8], _perm: ModeBits, _owner: Owner, _by: &Caller<'_>) -> SysResult<Node> {
         Err(Errno::EPERM)
