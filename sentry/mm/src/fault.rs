@@ -229,7 +229,7 @@ impl MemoryManager {
         }
         let block = block_around(page, seg.range);
         match &seg.home {
-            Home::Frames(_) => self.break_sharing(pages, vma, &seg, page, vma.prot),
+            Home::Frames(_) => self.break_sharing(pages, &seg, page, vma.prot),
             Home::Object(_) => {
                 let from = seg.part(block);
                 self.copy_frames(pages, from, vma.prot)
@@ -294,14 +294,7 @@ impl MemoryManager {
 
     /// A private page of which this space holds frames is to be written: take them over if nobody else has
     /// them, else copy.
-    fn break_sharing(
-        &self,
-        pages: &mut Pages,
-        vma: &Vma,
-        seg: &Seg,
-        page: u64,
-        prot: Prot,
-    ) -> Result<Step, Bad> {
+    fn break_sharing(&self, pages: &mut Pages, seg: &Seg, page: u64, prot: Prot) -> Result<Step, Bad> {
         let run = |from: u64, to: u64| {
             let offset = seg.home_at(from).frame().unwrap_or_default();
             self.frames.exclusive_run(FrameRange { offset, len: to.saturating_sub(from) })
