@@ -39,8 +39,6 @@ pub(crate) const DATA: u64 = TEXT + TEXT_SIZE;
 pub(crate) const DATA_SIZE: u64 = 0x1000;
 /// The control pages.
 pub(crate) const CONTROL: u64 = 0x7f10_4000;
-/// End of the stub's own pages in the low range.
-pub(crate) const STUB_END: u64 = 0x7f10_a000;
 /// Bytes of control pages.
 pub(crate) const CONTROL_SIZE: u64 = 0x3000;
 /// The scratch page.

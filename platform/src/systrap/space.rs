@@ -20,8 +20,8 @@ use crate::registers::ThreadState;
 use crate::seam::{AddressSpace, AsOp, Backing, Context, OpBatch, Prot, TextSource};
 use crate::stub::filter::{FILTER_FLAGS, THREAD_PROGRAM};
 use crate::stub::layout::{
-    AREA_SIZE, AREA_STACK, CONTROL, ENTRIES, ENTRIES_SIZE, LOW, LOW_END, SCRATCH, STACK, STUB_END, SWITCH,
-    TABLE_SIZE, TARGETS, TEXT, USER_END, USER_START,
+    AREA_SIZE, AREA_STACK, CONTROL, ENTRIES, ENTRIES_SIZE, LOW, LOW_END, SCRATCH, STACK, SWITCH, TABLE_SIZE,
+    TARGETS, USER_END, USER_START,
 };
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult};
 use lock::{Ranked, order};

@@ -117,13 +117,14 @@ impl NetlinkSocket {
     }
 
     fn port(&self, wanted: u32, by: &Caller<'_>) -> SysResult<u32> {
+        // Before any lock: the table of processes has one of a lower rank.
+        let own = by.task.show_pid(by.task.tgid());
         let mut state = self.state.lock();
         if state.pid != 0 {
             return if wanted == 0 || wanted == state.pid { Ok(state.pid) } else { Err(Errno::EINVAL) };
         }
         let protocol = self.base.protocol;
         let mut ports = self.base.ns.netlink_ports.lock();
-        let own = by.task.show_pid(by.task.tgid());
         let mut pid = if wanted == 0 { own } else { wanted };
         if wanted != 0 && ports.contains_key(&(protocol, pid)) {
             return Err(Errno::EADDRINUSE);
