@@ -309,9 +309,13 @@ impl NetNs {
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        // All of a network on the loopback is this host's.
+        // All of a network on the loopback is this host's, but for the broadcast address.
         let own = |i: &Interface| {
-            i.addrs.iter().any(|a| a.ip == ip || i.is_loopback() && ip.is_ipv4() && a.covers(ip))
+            let among = |a: &InterfaceAddr| match ip {
+                IpAddr::V4(v4) => a.covers(ip) && a.broadcast() != Some(v4),
+                IpAddr::V6(_) => false,
+            };
+            i.addrs.iter().any(|a| a.ip == ip || i.is_loopback() && among(a))
         };
         self.interfaces.lock().iter().any(|i| i.is_up() && own(i))
     }
