@@ -55,7 +55,7 @@ impl Insn {
 impl Program {
     /// Checks the instructions, an array of `struct sock_filter`; `EINVAL`.
     pub fn new(bytes: &[u8]) -> SysResult<Program> {
-        if bytes.is_empty() || bytes.len() % INSN != 0 || bytes.len() / INSN > MOST {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(INSN) || bytes.len() / INSN > MOST {
             return Err(Errno::EINVAL);
         }
         let insns: Vec<Insn> = bytes.chunks_exact(INSN).filter_map(Insn::read).collect();

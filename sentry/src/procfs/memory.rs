@@ -417,6 +417,7 @@ mod tests {
             id: mm::MappableId::default(),
             object_name: None,
             name: mm::VmaName::None,
+            policy: mm::NodePolicy::default(),
             keep: None,
         }
     }

@@ -69,7 +69,7 @@ impl FileOps for OpenMap {
     }
     fn read(&self, io: &Io<'_>, dst: &mut dyn GuestSink, _by: &Caller<'_>) -> SysResult<usize> {
         let wanted = u64::try_from(dst.remaining()).unwrap_or(0);
-        if io.offset % WORD != 0 || wanted % WORD != 0 {
+        if !io.offset.is_multiple_of(WORD) || !wanted.is_multiple_of(WORD) {
             return Err(Errno::EINVAL);
         }
         let Some(mm) = &self.0 else { return Ok(0) };

@@ -311,7 +311,7 @@ pub fn check_port(cred: &Credentials, port: u16, want: NetRight) -> SysResult<()
     let Some(domain) = &cred.landlock else { return Ok(()) };
     let denied = |layer: &Arc<Layer>| {
         let granted = layer.rules.net.get(&port).copied().unwrap_or_default();
-        !(want & layer.handled.net - granted).is_empty()
+        !(want & (layer.handled.net - granted)).is_empty()
     };
     if domain.layers.iter().any(denied) { Err(Errno::EACCES) } else { Ok(()) }
 }

@@ -31,7 +31,7 @@ fn nodes(cx: &Cx<'_>, mask: UserAddr, max: u64) -> SysResult<u64> {
     }
     let words = usize::try_from(bits.div_ceil(64)).map_err(|_| Errno::EINVAL)?;
     let mut list: Vec<u64> = cx.mm().read_array(UserPtr::new(mask), words)?;
-    if bits % 64 != 0
+    if !bits.is_multiple_of(64)
         && let Some(last) = list.last_mut()
     {
         *last &= (1 << (bits % 64)) - 1;

@@ -61,9 +61,9 @@ pub fn getsockopt(
     let asked: i32 = cx.read(len)?;
     if asked < 0 {
         // The level is looked at before the length.
-        socket.get_option(level, name, 0, &cx.caller()).or_else(|error| match error {
-            Errno::EOPNOTSUPP | Errno::ENOPROTOOPT if level != SOL_SOCKET => Err(error),
-            _ => Err(Errno::EINVAL),
+        socket.get_option(level, name, 0, &cx.caller()).map_err(|error| match error {
+            Errno::EOPNOTSUPP | Errno::ENOPROTOOPT if level != SOL_SOCKET => error,
+            _ => Errno::EINVAL,
         })?;
     }
     let room = usize::try_from(asked).map_err(|_| Errno::EINVAL)?;
