@@ -26,8 +26,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use write::{Writes, put_or_say};
 
-/// How long the end of processes in an abandoned cgroup is waited for.
-const ABANDONED: Duration = Duration::from_secs(5);
+/// How long the end of processes in a cgroup that is removed is waited for.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// The cgroups of one container.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -136,22 +136,18 @@ impl Membership {
         stats::read(&self.groups)
     }
 
-    /// Removes them when a `create` that was killed left them: its monitor is about to end.
-    pub(crate) fn remove_abandoned(&self) {
-        let deadline = Instant::now() + ABANDONED;
+    /// Removes the directories, and groups that were made below them, once the processes in them have ended: after
+    /// a monitor was killed those that it made are still about to. Parents stay, as runc leaves them: a pod's
+    /// other containers may be about to use them.
+    pub(crate) fn remove(&self) {
+        let deadline = Instant::now() + ENDING;
         let is_used = |group: &Group| {
             std::fs::read_to_string(group.path.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
         };
         while self.groups.iter().any(is_used) && Instant::now() < deadline {
             // No hierarchy but v2 tells of its last process.
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(5));
         }
-        self.remove();
-    }
-
-    /// Removes the directories, and groups that were made below them. Parents stay, as runc leaves them: a
-    /// pod's other containers may be about to use them.
-    pub(crate) fn remove(&self) {
         for group in &self.groups {
             remove_tree(&group.path, 0);
         }

@@ -32,7 +32,7 @@ fn one(global: &Global, store: &Store, id: &str, force: bool) -> Outcome<()> {
     let Some(record) = record else {
         // What a create that was killed left.
         if let Some(cgroup) = held.noted() {
-            cgroup.remove_abandoned();
+            cgroup.remove();
         }
         held.remove()?;
         return if force { Ok(()) } else { Err(crate::container::store::no_container(id)) };

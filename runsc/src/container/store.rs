@@ -82,7 +82,7 @@ impl Store {
                 return Err(taken());
             }
             if let Some(cgroup) = held.noted() {
-                cgroup.remove_abandoned();
+                cgroup.remove();
             }
             held.clear()?;
             return Ok(held);
