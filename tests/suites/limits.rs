@@ -155,7 +155,7 @@ fn fork_and_thread_bombs() {
 fn as_many_processes_as_the_limit_says() {
     // Each is more than one task on the host, whose limit must not come first.
     let script =
-        "i=0; while [ $i -lt 148 ]; do sleep 100 & i=$((i+1)); done; cat /sys/fs/cgroup/pids.current";
+        "i=0; while [ $i -lt 148 ]; do sleep 100 & i=$((i+1)); done; cat /sys/fs/cgroup/pids.current; :";
     let done = run("systrap", script, json!({"pids": {"limit": 150}})).expect_ok("systrap");
     assert_eq!(done.stdout, "150\n", "{}", done.stderr);
 }
