@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tests::bundle::{Bundle, own_root, set, shell};
+use tests::bundle::{Bundle, beside_runc, own_root, set, shell};
 use tests::command::{self, Done};
 use tests::{PLATFORMS, runsc};
 
@@ -418,7 +418,7 @@ fn credentials_of_the_first_program() {
     ];
     for (what, patches) in list {
         as_under_runc(what, || {
-            let (mut bundle, _) = own_root("");
+            let (mut bundle, _) = beside_runc("");
             let words = ["/bin/grep", "-E", "Cap|Uid|Gid|Groups|NoNew|Umask", "/proc/self/status"];
             set(&mut bundle, "/process/args", json!(words));
             for (pointer, value) in *patches {
@@ -435,7 +435,7 @@ fn capabilities_of_files() {
         [("cap_kill,cap_chown+ep", false), ("cap_kill,cap_chown+ep", true), ("cap_kill+p", false)]
     {
         let make = || {
-            let (mut bundle, root) = own_root("");
+            let (mut bundle, root) = beside_runc("");
             let done =
                 Command::new("setcap").arg(caps).arg(root.join("bin/busybox")).status().expect("setcap");
             assert!(done.success());
@@ -461,7 +461,7 @@ fn environment_and_working_directory() {
     ];
     for (pointer, value) in list {
         as_under_runc(pointer, || {
-            let (mut bundle, root) = own_root(&format!("{show}; cat /proc/self/oom_score_adj"));
+            let (mut bundle, root) = beside_runc(&format!("{show}; cat /proc/self/oom_score_adj"));
             fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700)).expect("a mode");
             set(&mut bundle, "/process/user", json!({"uid": 1000, "gid": 1000}));
             set(&mut bundle, pointer, value.clone());

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tests::bundle::{Bundle, own_root, set};
+use tests::bundle::{self, Bundle, set};
 use tests::command::{self, Done};
 use tests::runsc;
 
@@ -68,7 +68,7 @@ fn beside_runc(what: &str, make: impl Fn() -> Bundle) {
 }
 
 fn patched(patches: &[(&str, Value)]) -> Bundle {
-    let (mut bundle, _) = own_root("exit 0");
+    let (mut bundle, _) = bundle::beside_runc("exit 0");
     for (pointer, value) in patches {
         set(&mut bundle, pointer, value.clone());
     }
@@ -86,7 +86,7 @@ fn configurations_that_cannot_be_read() {
         ("an empty object", Some("{}")),
     ] {
         beside_runc(what, || {
-            let (bundle, _) = own_root("exit 0");
+            let (bundle, _) = bundle::beside_runc("exit 0");
             if let Some(text) = text {
                 fs::write(bundle.dir().join("config.json"), text).expect("a file");
             }
@@ -174,7 +174,7 @@ fn mounts_that_are_refused() {
     ];
     for mount in list {
         beside_runc(&mount.to_string(), || {
-            let (mut bundle, root) = own_root("ls -d /x /up/x 2>/dev/null; exit 0");
+            let (mut bundle, root) = bundle::beside_runc("ls -d /x /up/x 2>/dev/null; exit 0");
             fs::write(root.join("file"), "").expect("a file");
             symlink("loop", root.join("loop")).expect("a link");
             symlink("../../../../gvisor-rs-outside", root.join("up")).expect("a link");
@@ -203,7 +203,7 @@ fn programs_that_cannot_run() {
         ("text", b"echo hi\n".to_vec(), 0o755),
     ] {
         beside_runc(what, || {
-            let (mut bundle, root) = own_root("");
+            let (mut bundle, root) = bundle::beside_runc("");
             fs::write(root.join("program"), &content).expect("a program");
             fs::set_permissions(root.join("program"), fs::Permissions::from_mode(mode)).expect("a mode");
             set(&mut bundle, "/process/args", json!(["/program"]));
@@ -215,7 +215,7 @@ fn programs_that_cannot_run() {
 
 #[test]
 fn command_lines_that_are_refused() {
-    let (bundle, _) = own_root("exit 0");
+    let (bundle, _) = bundle::beside_runc("exit 0");
     bundle.write();
     let dir = bundle.dir().display().to_string();
     let nowhere = format!("{dir}/nowhere/pid");
@@ -264,7 +264,7 @@ fn command_lines_that_are_refused() {
 
 #[test]
 fn an_ordinary_user_is_told_what_is_not_allowed() {
-    let (bundle, _) = own_root("exit 0");
+    let (bundle, _) = bundle::beside_runc("exit 0");
     bundle.write();
     fs::set_permissions(bundle.dir(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let config = bundle.dir().join("config.json");
