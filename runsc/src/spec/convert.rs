@@ -269,19 +269,12 @@ fn namespaces(linux: &Linux, place: &pod::Place, alone: &[LinuxNamespaceType]) -
     Ok((result, net))
 }
 
-/// Whether a path names the namespace that this process is in: to name it is to ask for none.
+/// Whether a path names the UTS namespace that this process is in: to name it is to ask for none, and a copy
+/// of its names is what the guest gets.
 fn is_callers(path: &std::path::Path, typ: LinuxNamespaceType) -> bool {
-    let name = match typ {
-        LinuxNamespaceType::Uts => "uts",
-        LinuxNamespaceType::Ipc => "ipc",
-        LinuxNamespaceType::Pid => "pid",
-        LinuxNamespaceType::Cgroup => "cgroup",
-        LinuxNamespaceType::Mount => "mnt",
-        LinuxNamespaceType::Network | LinuxNamespaceType::User | LinuxNamespaceType::Time => return false,
-    };
     let place = |path: &std::path::Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let own = place(&std::path::Path::new("/proc/self/ns").join(name));
-    own.is_some() && own == place(path)
+    let own = place(std::path::Path::new("/proc/self/ns/uts"));
+    typ == LinuxNamespaceType::Uts && own.is_some() && own == place(path)
 }
 
 /// Devices every container has, as the runtime specification lists them.
