@@ -60,6 +60,29 @@ pub(crate) fn write(global: &Global, level: Level, message: &str) {
     }
 }
 
+/// The same for a command line that could not be read: `--log` and `--log-format` are looked for in it.
+pub(crate) fn write_early(args: impl Iterator<Item = String>, message: &str) {
+    let (mut path, mut format) = (None, LogFormat::Text);
+    let mut args = args.skip(1).peekable();
+    while let Some(arg) = args.next() {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        match name.trim_start_matches('-') {
+            "log" => path = value.or_else(|| args.next()),
+            "log-format" if value.or_else(|| args.next()).as_deref() == Some("json") => {
+                format = LogFormat::Json;
+            }
+            _ => {}
+        }
+    }
+    let file = path.and_then(|path| OpenOptions::new().create(true).append(true).mode(0o644).open(path).ok());
+    if let Some(file) = file {
+        Log { file, format }.write(Level::Error, message);
+    }
+}
+
 /// A warning goes to the log, and to standard error when there is none.
 pub(crate) fn warn(global: &Global, message: &str) {
     if global.log.is_some() {

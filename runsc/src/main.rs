@@ -55,8 +55,12 @@ fn usage(error: &clap::Error) -> ExitCode {
         // What is wrong comes first, over several lines; how to use it and where to look come after.
         let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let what = what.join(" ");
-        log::complain(what.strip_prefix("error: ").unwrap_or(&what));
-        return ExitCode::from(1);
+        let what = what.strip_prefix("error: ").unwrap_or(&what);
+        log::write_early(std::env::args(), what);
+        log::complain(what);
+        // A verb that there is not is 3 to runc.
+        let is_unknown_verb = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
+        return ExitCode::from(if is_unknown_verb { 3 } else { 1 });
     }
     put(&error.to_string())
 }

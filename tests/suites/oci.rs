@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tests::bundle::{Bundle, own_root, set, shell};
+use tests::bundle::{Bundle, beside_runc, own_root, set, shell};
 use tests::command::{self, Done};
 use tests::{PLATFORMS, runsc};
 
@@ -363,4 +363,178 @@ fn an_exec_sees_what_was_copied_in() {
     assert_eq!(look("/top").expect_ok("cat").stdout, "copied\n");
     let list = verb(&bundle, "systrap", &["exec", bundle.id(), "/bin/ls", "/etc"]);
     assert!(list.stdout.lines().any(|line| line == "new"), "{}", list.stdout);
+}
+
+/// Runs the same bundle under runc and under ours, twice on ours.
+#[track_caller]
+fn as_under_runc(what: &str, make: impl Fn() -> Bundle) -> String {
+    let bundle = make();
+    bundle.write();
+    let mut reference = Command::new("runc");
+    reference.arg("--root").arg(bundle.dir().join("state")).args(["run", "--bundle"]);
+    let reference = command::run(reference.arg(bundle.dir()).arg(bundle.id()), LIMIT);
+    for platform in PLATFORMS {
+        let ours = command::run(&mut make().run(platform), LIMIT);
+        assert_eq!(
+            (&ours.stdout, ours.code()),
+            (&reference.stdout, reference.code()),
+            "{what} on {platform}: {}, {}",
+            reference.stderr,
+            ours.stderr
+        );
+    }
+    reference.stdout
+}
+
+#[test]
+fn credentials_of_the_first_program() {
+    let user = json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o27});
+    let kill = json!(["CAP_KILL"]);
+    let list: &[(&str, &[(&str, Value)])] = &[
+        ("root", &[]),
+        ("root with few", &[("/process/capabilities/effective", kill.clone())]),
+        (
+            "root who may gain none",
+            &[
+                ("/process/capabilities/effective", kill.clone()),
+                ("/process/capabilities/permitted", kill.clone()),
+                ("/process/noNewPrivileges", json!(true)),
+            ],
+        ),
+        ("a user", &[("/process/user", user.clone())]),
+        (
+            "a user with ambient ones",
+            &[
+                ("/process/user", user.clone()),
+                ("/process/capabilities/inheritable", kill.clone()),
+                ("/process/capabilities/ambient", kill.clone()),
+            ],
+        ),
+        (
+            "a user with inheritable ones",
+            &[("/process/user", user.clone()), ("/process/capabilities/inheritable", kill.clone())],
+        ),
+        ("a user without any", &[("/process/user", user.clone()), ("/process/capabilities", json!({}))]),
+    ];
+    for (what, patches) in list {
+        as_under_runc(what, || {
+            let (mut bundle, _) = beside_runc("");
+            let words = ["/bin/grep", "-E", "Cap|Uid|Gid|Groups|NoNew|Umask", "/proc/self/status"];
+            set(&mut bundle, "/process/args", json!(words));
+            for (pointer, value) in *patches {
+                set(&mut bundle, pointer, value.clone());
+            }
+            bundle
+        });
+    }
+}
+
+#[test]
+fn capabilities_of_files() {
+    for (caps, no_new_privs) in
+        [("cap_kill,cap_chown+ep", false), ("cap_kill,cap_chown+ep", true), ("cap_kill+p", false)]
+    {
+        let make = || {
+            let (mut bundle, root) = beside_runc("");
+            let done =
+                Command::new("setcap").arg(caps).arg(root.join("bin/busybox")).status().expect("setcap");
+            assert!(done.success());
+            let words = ["/bin/busybox", "grep", "-E", "Cap|Uid", "/proc/self/status"];
+            set(&mut bundle, "/process/args", json!(words));
+            set(&mut bundle, "/process/user", json!({"uid": 1000, "gid": 1000}));
+            set(&mut bundle, "/process/noNewPrivileges", json!(no_new_privs));
+            bundle
+        };
+        let said = as_under_runc(caps, make);
+        assert!(!said.contains("CapPrm:\t0000000000000000"), "{said}");
+    }
+}
+
+#[test]
+fn environment_and_working_directory() {
+    let show = "env | sort; pwd";
+    let list: &[(&str, Value)] = &[
+        ("/process/env", json!(["PATH=/bin", "A=1", "B=2", "A=3", "HOME="])),
+        ("/process/cwd", json!("/made/by/the/runtime")),
+        ("/process/cwd", json!("/root/secret")),
+        ("/process/oomScoreAdj", json!(77)),
+    ];
+    for (pointer, value) in list {
+        as_under_runc(pointer, || {
+            let (mut bundle, root) = beside_runc(&format!("{show}; cat /proc/self/oom_score_adj"));
+            fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700)).expect("a mode");
+            set(&mut bundle, "/process/user", json!({"uid": 1000, "gid": 1000}));
+            set(&mut bundle, pointer, value.clone());
+            bundle
+        });
+    }
+}
+
+#[test]
+fn a_program_that_the_profile_denies_does_not_start() {
+    let profile = |action: &str| {
+        let rule = json!([{"names": ["execve"], "action": action}]);
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule})
+    };
+    for action in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"] {
+        let mut bundle = shell("echo ran");
+        set(&mut bundle, "/linux/seccomp", profile(action));
+        detached(&bundle, "systrap", &["create"]);
+        let refused = verb(&bundle, "systrap", &["start", bundle.id()]);
+        assert!(refused.code() == 1 && refused.stderr.contains("exec "), "{action}: {}", refused.stderr);
+        eventually("it has stopped", || status(&bundle) == "stopped");
+        verb(&bundle, "systrap", &["delete", bundle.id()]).expect_ok("delete");
+        let done = run(&bundle);
+        assert!(done.code() == 1 && done.stdout.is_empty(), "{action}: {}", done.stdout);
+    }
+}
+
+#[test]
+fn ps_has_the_columns_that_are_asked_for() {
+    let bundle = shell("sleep 1000 & sleep 1000; true");
+    detached(&bundle, "systrap", &["run", "--detach"]);
+    let ps = |options: &[&str]| {
+        let words = [&["ps", bundle.id()], options].concat();
+        verb(&bundle, "systrap", &words).expect_ok("ps").stdout
+    };
+    eventually("three processes", || ps(&["-o", "pid="]).lines().count() == 3);
+    assert_eq!(ps(&["-o", "pid=,ppid=,comm="]).lines().next().map(str::trim_start), Some("1       0 sh"));
+    assert!(ps(&[]).starts_with("UID"), "{}", ps(&[]));
+    assert!(ps(&["aux"]).lines().any(|line| line.ends_with("sleep 1000")), "{}", ps(&["aux"]));
+    let unknown = verb(&bundle, "systrap", &["ps", bundle.id(), "-o", "nonsense"]);
+    assert_eq!(unknown.code(), 1);
+    verb(&bundle, "systrap", &["delete", "--force", bundle.id()]).expect_ok("delete");
+}
+
+#[test]
+fn what_hooks_set_up_is_there_for_an_attached_run() {
+    // A hook gives the namespace of the pid an address of its own; it runs in the runtime's.
+    let mut bundle = shell("cat /proc/net/dev");
+    let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); test \"$(readlink /proc/self/ns/net)\" = '{}' && \
+         nsenter -t $pid -n ip link add hooked type bridge && nsenter -t $pid -n ip link set hooked up",
+        own.display()
+    );
+    set(&mut bundle, "/hooks", json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
+    let done = run(&bundle).expect_ok("run");
+    assert!(done.stdout.contains("hooked:") && done.stdout.contains("lo:"), "{}", done.stdout);
+}
+
+#[test]
+fn the_monitor_shows_what_it_stands_for() {
+    let bundle = shell("sleep 1000; true");
+    detached(&bundle, "systrap", &["run", "--detach"]);
+    let state = verb(&bundle, "systrap", &["state", bundle.id()]).stdout;
+    let state: Value = serde_json::from_str(&state).expect("JSON");
+    let pid = state.get("pid").and_then(Value::as_i64).expect("a pid");
+    let line = fs::read(format!("/proc/{pid}/cmdline")).expect("a command line");
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    assert_eq!(line.trim_end(), "/bin/sh -c sleep 1000; true");
+    // Readers that use sendfile see its /proc as well.
+    let pid = pid.to_string();
+    let words = ["-m", "-t", &pid, "/bin/busybox", "cat", "/proc/1/comm"];
+    let told = command::run(Command::new("nsenter").args(words), LIMIT).expect_ok("nsenter");
+    assert_eq!(told.stdout, "sh\n");
+    verb(&bundle, "systrap", &["delete", "--force", bundle.id()]).expect_ok("delete");
 }

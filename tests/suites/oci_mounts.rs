@@ -402,5 +402,17 @@ fn an_ordinary_user_runs_a_sandbox() {
     assert_eq!(lines, ["0", "mine", &format!("0 {USER} 1")], "{output}");
     assert_eq!(fs::metadata(data.join("new")).expect("a new file").uid(), USER);
     command::run(&mut runsc(&["delete", "--force", &id]), LIMIT).expect_ok("delete");
+    // What `spec --rootless` writes shares the host's network.
+    let config = state.join("config.json");
+    fs::remove_file(&config).expect("config.json");
+    command::run(&mut runsc(&["spec", "--rootless"]), LIMIT).expect_ok("spec");
+    let text = fs::read_to_string(&config).expect("config.json");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    *spec.pointer_mut("/process/terminal").expect("terminal") = json!(false);
+    *spec.pointer_mut("/process/args").expect("args") =
+        json!(["/bin/sh", "-c", "id -u; grep -c lo: /proc/net/dev"]);
+    fs::write(&config, spec.to_string()).expect("config.json");
+    let done = command::run(&mut runsc(&["run", &id]), LIMIT).expect_ok("run");
+    assert_eq!(done.stdout, "0\n1\n");
     fs::remove_dir_all(&state).expect("clean up");
 }

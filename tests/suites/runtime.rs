@@ -132,9 +132,9 @@ fn malformed_and_missing_configurations() {
 
 #[test]
 fn programs_that_cannot_run() {
-    refused(&busybox(&["/bin/no-such-program"]), 127, "no such file or directory");
-    refused(&busybox(&["no-such-program"]), 127, "executable file not found");
-    refused(&busybox(&["/etc/passwd"]), 126, "permission denied");
+    refused(&busybox(&["/bin/no-such-program"]), 1, "no such file or directory");
+    refused(&busybox(&["no-such-program"]), 1, "executable file not found");
+    refused(&busybox(&["/etc/passwd"]), 1, "permission denied");
 }
 
 #[test]

@@ -171,10 +171,11 @@ pub fn keep_capabilities(keep: u64) -> SysResult<()> {
     rustix::thread::set_no_new_privs(true).map_err(host)
 }
 
-/// Duplicates a descriptor that this process inherited by number (`--preserve-fds`). `EBADF` when there is none.
-pub fn inherited(number: RawFd) -> SysResult<OwnedFd> {
+/// Duplicates a descriptor that this process inherited by number (`--preserve-fds`), to a number that is at
+/// least `lowest`. `EBADF` when there is none.
+pub fn inherited(number: RawFd, lowest: RawFd) -> SysResult<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor and touches nothing else.
-    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, lowest) };
     if fd < 0 {
         return Err(last());
     }

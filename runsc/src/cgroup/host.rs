@@ -158,9 +158,11 @@ pub(super) fn place(path: Option<&Path>, id: &str, driver: Driver) -> Outcome<Pl
         });
     };
     let text = path.to_str().ok_or_else(|| Failure::new("linux.cgroupsPath: not UTF-8"))?;
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(Failure::new(format!("linux.cgroupsPath: {text:?} has a .. in it")));
-    }
+    // As runc has it, `..` leads no further up than the root of the hierarchy.
+    let inside = crate::spec::mounts::inside(text);
+    let cleaned = if text.starts_with('/') { inside.as_str() } else { inside.trim_start_matches('/') };
+    let text = if path.components().any(|part| part == Component::ParentDir) { cleaned } else { text };
+    let path = Path::new(text);
     let parts: Vec<&str> = text.split(':').collect();
     match (parts.as_slice(), driver) {
         ([slice, prefix, name], Driver::Systemd) => Ok(Place::Absolute(unit(slice, prefix, name)?)),

@@ -8,10 +8,9 @@ use crate::error::{Doing, Failure, Outcome};
 use crate::log;
 use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
 use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait_serving};
-use crate::sandbox::stdio::{Prepared, Presence, listening, prepare};
+use crate::sandbox::stdio::{Prepared, Presence, listening, prepare, preserved};
 use crate::sandbox::walls::fill_standard;
-use crate::sandbox::{hooks, network, proc_view, scores, view};
-use crate::spec::convert::Net;
+use crate::sandbox::{hooks, network, proc_view, scores, title, view};
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
 use ::sentry::control::message::{receive, send};
@@ -43,16 +42,17 @@ struct Report {
 
 /// Checks everything that can be checked, then makes the container's directory and cgroup.
 pub(super) fn begin(global: &Global, args: &Create, presence: Presence) -> Outcome<Begun> {
-    let bundle = load(args.bundle.as_deref())?;
     let sockets = listening();
     let passed = args.preserve_fds.saturating_add(sockets);
+    let descriptors = preserved(passed)?;
+    let bundle = load(args.bundle.as_deref())?;
     let mut plan = plan(global, &args.id, &bundle, passed)
         .map_err(|failure| failure.within(bundle.path.join("config.json").display()))?;
     if sockets > 0 {
         let env = &mut plan.container.process.env;
         env.extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".to_owned()]);
     }
-    begin_plan(global, plan, args.console_socket.as_deref(), passed, presence)
+    begin_plan(global, plan, args.console_socket.as_deref(), descriptors, presence)
 }
 
 /// The same for a plan that is there.
@@ -60,7 +60,7 @@ pub(super) fn begin_plan(
     global: &Global,
     plan: Plan,
     console_socket: Option<&Path>,
-    preserve: u32,
+    preserved: Vec<OwnedFd>,
     presence: Presence,
 ) -> Outcome<Begun> {
     let store = Store::open(global)?;
@@ -78,7 +78,7 @@ pub(super) fn begin_plan(
     let held = store.create(&id)?;
     let mut plan = plan;
     let made = (|| {
-        let mut prepared = prepare(&plan.process, console_socket, preserve, presence)?;
+        let mut prepared = prepare(&plan.process, console_socket, preserved, presence)?;
         let cgroup = Membership::create(global, &plan, |cgroup| held.note(cgroup))?;
         if let Some(cgroup) = cgroup.as_ref().filter(|_| plan.is_pod() || plan.place != Place::Root) {
             prepared.descriptors.cgroups = cgroup.doors()?;
@@ -92,7 +92,7 @@ pub(super) fn begin_plan(
                     Presence::Attached => Some(own_error()?),
                     Presence::Detached => None,
                 };
-                let reach = network::reach(global, &plan, presence)?;
+                let reach = network::reach(global, &plan)?;
                 let listener = listen(&socket)?;
                 let doors = Doors { listener, log: debug_log(global, presence)?, last_words, reach };
                 (socket, Some(doors))
@@ -206,7 +206,7 @@ impl Begun {
         let Some(list) = &self.plan.hooks else { return Ok(()) };
         hooks::run("prestart", list.prestart().as_ref(), record, Status::Creating)?;
         hooks::run("createRuntime", list.create_runtime().as_ref(), record, Status::Creating)?;
-        hooks::run("createContainer", list.create_container().as_ref(), record, Status::Creating)
+        hooks::run_in_container(list.create_container().as_ref(), record)
     }
 }
 
@@ -219,9 +219,14 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Outcome<()> {
     std::fs::rename(&temporary, path).doing(what)
 }
 
+/// runc's `create` and `run` fail with 1, whatever the reason; callers read the words.
+pub(super) fn plainly(failure: Failure) -> Failure {
+    Failure { code: 1, ..failure }
+}
+
 /// `create`.
 pub(super) fn create(global: &Global, args: &Create) -> Outcome<u8> {
-    let (held, _) = create_detached(global, args)?;
+    let (held, _) = create_detached(global, args).map_err(plainly)?;
     drop(held);
     Ok(0)
 }
@@ -317,7 +322,7 @@ fn become_monitor(
     let fuse = proc_view::device();
     begun.join_cgroup()?;
     begun.set_scores();
-    if begun.plan.net == Net::New && begun.plan.hooks.is_some() {
+    if network::is_set_up_by_hooks(&begun.plan) {
         // Hooks that set up a network (Docker's) find it through our pid: it must not be the host's.
         crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
     }
@@ -351,6 +356,7 @@ fn watch(
         failure: None,
     };
     let mut log = log::open(global);
+    title::show(&plan.container.process.args);
     let proc_view = view::enter(plan, &launched, fuse).unwrap_or_else(|Failure { message, code }| {
         told.failure = Some((message, code));
         None

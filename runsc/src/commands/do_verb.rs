@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: &Do) -> Outcome<u8> {
         // What is mounted over the host's root comes along only where it is a disk.
         root.depth = Depth::Shallow;
     }
-    let begun = begin_plan(global, plan, None, 0, Presence::Attached)?;
+    let begun = begin_plan(global, plan, None, Vec::new(), Presence::Attached)?;
     stay(global, begun, None, Keep::Removed)
 }
 

@@ -7,10 +7,10 @@ use crate::error::{Doing, Failure, Outcome};
 use crate::sandbox::attach::{copy_size, drain, relay};
 use crate::sandbox::launch::{Descriptors, connect, pair};
 use crate::sandbox::monitor::{Awaited, Signals, wait};
-use crate::sandbox::stdio::{Prepared, Presence, prepare};
+use crate::sandbox::stdio::{Prepared, Presence, prepare, preserved};
 use crate::sandbox::walls::fill_standard;
-use crate::spec::convert::capability;
 use crate::spec::load::parse;
+use crate::spec::names::capability_bit;
 use crate::spec::process::convert;
 use ::sentry::control::client::{Client, unexpected};
 use ::sentry::control::message::{Answer, Ask, receive, send};
@@ -36,6 +36,7 @@ pub(super) fn exec(global: &Global, args: &Exec) -> Outcome<u8> {
 }
 
 fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
+    let descriptors = preserved(args.preserve_fds)?;
     let store = Store::open(global)?;
     let record = store.peek(&args.id)?;
     match record.status() {
@@ -51,16 +52,24 @@ fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
             )));
         }
     }
+    // Sub-cgroups of a container are its kernel's; the host has none that a process could be put into.
+    let is_top = |path: &&String| path.is_empty() || path.as_str() == "/";
+    if let Some(path) = args.cgroup.iter().find(|path| !is_top(path)) {
+        return Err(Failure::new(format!("--cgroup {path}: no such cgroup of the container on the host")));
+    }
     let (process, mut spec) = process(args, &record)?;
     for name in &args.cap {
-        let bit = capability(name)?;
+        let Some(bit) = capability_bit(name) else {
+            crate::log::warn(global, &format!("ignoring unknown capability {name}"));
+            continue;
+        };
         let sets = &mut spec.capabilities;
-        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             *set |= bit;
         }
     }
     let presence = if args.detach { Presence::Detached } else { Presence::Attached };
-    let prepared = prepare(&process, args.console_socket.as_deref(), args.preserve_fds, presence)?;
+    let prepared = prepare(&process, args.console_socket.as_deref(), descriptors, presence)?;
     let client = connect(&store.socket(&record.sandbox))?;
     match presence {
         Presence::Attached => attached(args, client, spec, prepared),
@@ -111,6 +120,12 @@ fn process(args: &Exec, record: &Record) -> Outcome<(Process, ProcessSpec)> {
     }
     if args.no_new_privs {
         process.set_no_new_privileges(Some(true));
+    }
+    if let Some(label) = &args.apparmor {
+        process.set_apparmor_profile(Some(label.clone()));
+    }
+    if let Some(label) = &args.process_label {
+        process.set_selinux_label(Some(label.clone()));
     }
     crate::spec::refuse::labels(&process)?;
     let spec = convert(&process, args.preserve_fds)?;
@@ -200,6 +215,7 @@ fn monitor(
         let _ = rustix::process::ioctl_tiocsctty(slave);
     }
     let signals = Signals::take()?;
+    crate::sandbox::title::show(&spec.args);
     let (_, awaited) = launch(&mut client, id, spec, &descriptors)?;
     // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
     fill_standard(None)?;

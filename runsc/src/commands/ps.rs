@@ -1,17 +1,15 @@
-//! `ps`.
+//! `ps`: the processes of a container, in the columns of ps(1).
 
-use super::list::table;
+mod columns;
+
 use super::print;
 use crate::cli::{Format, Global, Ps};
 use crate::container::{Status, Store};
 use crate::error::Outcome;
-use crate::log::rfc3339;
 use crate::sandbox::launch::connect;
-use ::sentry::control::client::unexpected;
+use ::sentry::control::client::{Client, unexpected};
 use ::sentry::control::message::{Answer, Ask, ProcessInfo};
-use std::time::{Duration, UNIX_EPOCH};
-
-const HEAD: [&str; 8] = ["UID", "PID", "PPID", "THREADS", "STIME", "TTY", "TIME", "CMD"];
+use columns::{Column, Facts, chosen, sheet};
 
 /// `ps`: as JSON the host pids that callers may wait for or signal, as a table the guest's processes.
 pub(super) fn ps(global: &Global, args: &Ps) -> Outcome<u8> {
@@ -22,8 +20,9 @@ pub(super) fn ps(global: &Global, args: &Ps) -> Outcome<u8> {
         print(&if stopped { "null\n".to_owned() } else { format!("[{}]\n", record.pid()) })?;
         return Ok(0);
     }
+    let columns: Vec<Column> = chosen(&args.options)?;
     if stopped {
-        print(&table([HEAD.map(str::to_owned)].into_iter()))?;
+        print(&sheet(&columns, &[]))?;
         return Ok(0);
     }
     let mut client = connect(&store.socket(&record.sandbox))?;
@@ -31,22 +30,20 @@ pub(super) fn ps(global: &Global, args: &Ps) -> Outcome<u8> {
         Answer::Processes { list } => list,
         other => return Err(unexpected(&other).into()),
     };
-    print(&table(std::iter::once(HEAD.map(str::to_owned)).chain(list.into_iter().map(row))))?;
+    let facts: Vec<Facts> = list.into_iter().filter_map(|info| facts(&mut client, &args.id, info)).collect();
+    print(&sheet(&columns, &facts))?;
     Ok(0)
 }
 
-fn row(process: ProcessInfo) -> [String; 8] {
-    let started = UNIX_EPOCH.checked_add(Duration::from_secs(process.start_time)).unwrap_or(UNIX_EPOCH);
-    let time = rfc3339(started);
-    let seconds = process.cpu_ms / 1000;
-    [
-        process.uid.to_string(),
-        process.pid.to_string(),
-        process.ppid.to_string(),
-        process.threads.to_string(),
-        time.get(11..16).unwrap_or("?").to_owned(),
-        process.tty,
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-        process.command,
-    ]
+/// What /proc says of a process; `None` when it has ended meanwhile.
+fn facts(client: &mut Client, id: &str, info: ProcessInfo) -> Option<Facts> {
+    let mut text = |name: &str| {
+        let ask = Ask::Proc { container: id.to_owned(), path: format!("{}/{name}", info.pid) };
+        match client.ask(ask, &[]) {
+            Ok(Answer::Text { bytes }) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => None,
+        }
+    };
+    let (stat, status) = (text("stat")?, text("status")?);
+    Facts::new(info, &stat, &status)
 }

@@ -1,22 +1,26 @@
 //! `run`: create, start and, unless detached, stay until the end.
 
-use super::create::{Begun, begin, create_detached, launch, write_pid_file};
+use super::create::{Begun, begin, create_detached, launch, plainly, write_pid_file};
 use super::{delete, start};
 use crate::cgroup::Witness;
 use crate::cli::{Global, Run};
 use crate::container::{ProcessRef, Record, Status};
 use crate::error::Outcome;
 use crate::sandbox::attach::{copy_size, drain, relay};
-use crate::sandbox::hooks;
 use crate::sandbox::launch::Launched;
 use crate::sandbox::monitor::{Awaited, Signals, tear_down, wait};
 use crate::sandbox::stdio::Presence;
+use crate::sandbox::{hooks, network};
 use ::sentry::control::ExitStatus;
 use ::sentry::control::message::Ask;
 use std::path::Path;
 
 /// `run`.
 pub(super) fn run(global: &Global, args: &Run) -> Outcome<u8> {
+    run_inner(global, args).map_err(plainly)
+}
+
+fn run_inner(global: &Global, args: &Run) -> Outcome<u8> {
     if args.detach {
         let (held, mut record) = create_detached(global, &args.create)?;
         if let Err(failure) = start::start_held(global, &held, &mut record) {
@@ -50,6 +54,11 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
     let launched = (|| {
         let signals = Signals::take()?;
         begun.join_cgroup()?;
+        if network::is_set_up_by_hooks(&begun.plan) {
+            // They find it through our pid, and run outside of it themselves.
+            hooks::stay_outside()?;
+            crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
+        }
         begun.set_scores();
         let witness = begun.witness();
         Ok((signals, witness, launch(global, &begun.plan, descriptors, doors, &socket)?))

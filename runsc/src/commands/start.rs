@@ -1,5 +1,6 @@
 //! `start`.
 
+use super::create::plainly;
 use crate::cli::Global;
 use crate::container::{Held, Record, Status, Store};
 use crate::error::{Failure, Outcome};
@@ -17,7 +18,7 @@ pub(super) fn start(global: &Global, id: &str) -> Outcome<u8> {
         Status::Running => return Err(Failure::new("cannot start an already running container")),
         other => return Err(Failure::new(format!("cannot start a container in the {} state", other.name()))),
     }
-    start_held(global, &held, &mut record)?;
+    start_held(global, &held, &mut record).map_err(plainly)?;
     Ok(0)
 }
 

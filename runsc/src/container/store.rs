@@ -11,6 +11,7 @@ use rustix::fs::{
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
@@ -63,7 +64,12 @@ impl Store {
     pub(crate) fn create(&self, id: &str) -> Outcome<Held> {
         check_id(id)?;
         let taken = || Failure::new(format!("container with given ID already exists: {id:?}"));
-        std::fs::create_dir_all(&self.root).doing(|| format!("--root {}", self.root.display()))?;
+        // Nobody else's business, as runc has it.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .doing(|| format!("--root {}", self.root.display()))?;
         let path = self.root.join(id);
         // Others may make, take and remove it at the same time; whoever locks it first has it.
         for _ in 0..RACES {

@@ -10,15 +10,17 @@ use ::sentry::control::ExitStatus;
 use ::sentry::control::client::{Event, unexpected};
 use ::sentry::control::message::{Answer, Ask, SignalTarget};
 use ::sentry::control::spec::{ProcessSpec, Stdio as GuestStdio};
+use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, openat};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Most bytes of a failed hook's output that are told.
@@ -28,6 +30,22 @@ const OUTPUT: u64 = 1024;
 pub(crate) fn run(name: &str, hooks: Option<&Vec<Hook>>, record: &Record, status: Status) -> Outcome<()> {
     for (at, hook) in hooks.into_iter().flatten().enumerate() {
         one(hook, record, status).map_err(|failure| failure.within(place(name, at, hook)))?;
+    }
+    Ok(())
+}
+
+/// `createContainer`: programs of the host that run in the container's network namespace, at its root file
+/// system. (Its mount namespace is the guest kernel's.)
+pub(crate) fn run_in_container(hooks: Option<&Vec<Hook>>, record: &Record) -> Outcome<()> {
+    if hooks.is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    let path = format!("/proc/{}/ns/net", record.monitor.map_or(0, |monitor| monitor.pid));
+    let namespace = openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    for (at, hook) in hooks.into_iter().flatten().enumerate() {
+        let home = &record.rootfs;
+        let done = elsewhere(namespace.as_ref(), || host_program(hook, record, Status::Creating, home));
+        done.map_err(|failure| failure.within(place("createContainer", at, hook)))?;
     }
     Ok(())
 }
@@ -45,7 +63,34 @@ fn place(name: &str, at: usize, hook: &Hook) -> String {
     format!("error running {name} hook #{at} {}", hook.path().display())
 }
 
+/// The network namespace that hooks run in, where this process leaves it.
+static OUTSIDE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Remembers the network namespace of now for hooks that come later.
+pub(crate) fn stay_outside() -> Outcome<()> {
+    let what = || "/proc/thread-self/ns/net";
+    let namespace = openat(CWD, what(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(what)?;
+    let _ = OUTSIDE.set(namespace);
+    Ok(())
+}
+
 fn one(hook: &Hook, record: &Record, status: Status) -> Outcome<()> {
+    elsewhere(OUTSIDE.get(), || host_program(hook, record, status, &record.bundle))
+}
+
+/// Acts in a network namespace: on a thread of its own, whose children have its namespaces.
+fn elsewhere(namespace: Option<&OwnedFd>, act: impl FnOnce() -> Outcome<()> + Send) -> Outcome<()> {
+    let Some(namespace) = namespace else { return act() };
+    let in_thread = || {
+        // Without privileges (an ordinary user's) it is the runtime's.
+        let _ = setns(namespace, CloneFlags::CLONE_NEWNET);
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(in_thread).join())
+        .unwrap_or_else(|_| Err(Failure::new("the thread that started it ended")))
+}
+
+fn host_program(hook: &Hook, record: &Record, status: Status, home: &Path) -> Outcome<()> {
     let mut command = Command::new(hook.path());
     let args = hook.args().clone().unwrap_or_default();
     if let Some(name) = args.first() {
@@ -58,7 +103,7 @@ fn one(hook: &Hook, record: &Record, status: Status) -> Outcome<()> {
     }
     let output = memory(b"")?;
     let stdio = |file: &File| file.try_clone().map(Stdio::from).doing(|| "its output");
-    command.current_dir(&record.bundle).stdin(memory(record.hook_state(status).to_string().as_bytes())?);
+    command.current_dir(home).stdin(memory(record.hook_state(status).to_string().as_bytes())?);
     command.stdout(stdio(&output)?).stderr(stdio(&output)?);
     let mut child = command.spawn().doing(|| "starting it")?;
     if !ends_in_time(&child, hook)? {

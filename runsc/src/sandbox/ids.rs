@@ -28,6 +28,12 @@ impl Ids {
         (!spec.uid_mappings.is_empty()).then(ids)
     }
 
+    /// A namespace for a process of ours that needs no id but the caller's, who is root there.
+    pub(crate) fn own() -> Ids {
+        let one = |outside| vec![IdMap { inside: 0, outside, count: 1 }];
+        Ids { uids: one(rustix::process::geteuid().as_raw()), gids: one(rustix::process::getegid().as_raw()) }
+    }
+
     /// Whether each map is nothing but the caller's own id, which needs no privilege.
     fn are_own(&self) -> bool {
         let own = |maps: &[IdMap], id: u32| matches!(maps, [map] if map.outside == id && map.count == 1);

@@ -17,5 +17,6 @@ pub(crate) mod proc_view;
 pub(crate) mod scores;
 pub(crate) mod sentry;
 pub(crate) mod stdio;
+pub(crate) mod title;
 pub(crate) mod view;
 pub(crate) mod walls;

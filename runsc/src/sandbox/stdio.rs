@@ -29,10 +29,9 @@ pub(crate) enum Presence {
 pub(crate) fn prepare(
     process: &Process,
     console_socket: Option<&Path>,
-    preserve: u32,
+    preserved: Vec<OwnedFd>,
     presence: Presence,
 ) -> Outcome<Prepared> {
-    let preserved = preserved(preserve)?;
     if !process.terminal().unwrap_or(false) {
         if console_socket.is_some() {
             return Err(Failure::new("--console-socket: process.terminal is false"));
@@ -73,13 +72,18 @@ fn own_stdio() -> Outcome<Vec<OwnedFd>> {
 /// Most descriptors that can be passed on.
 const MOST: u32 = 200;
 
-fn preserved(count: u32) -> Outcome<Vec<OwnedFd>> {
+/// The descriptors from 3 on that the caller passes. To be asked before anything else is opened: a file of
+/// ours under such a number must not be taken for the caller's.
+pub(crate) fn preserved(count: u32) -> Outcome<Vec<OwnedFd>> {
     if count > MOST {
         return Err(Failure::new(format!("--preserve-fds: {count} is more than {MOST}")));
     }
     let count = i32::try_from(count).unwrap_or(0);
-    (0..count)
-        .map(|n| platform::spawn::inherited(n + 3).doing(|| format!("--preserve-fds: descriptor {}", n + 3)))
+    (3..count.saturating_add(3))
+        .map(|number| {
+            let copy = platform::spawn::inherited(number, count.saturating_add(3));
+            copy.doing(|| format!("--preserve-fds: descriptor {number}"))
+        })
         .collect()
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn enter(plan: &Plan, launched: &Launched, fuse: Option<OwnedFd>) -> 
 /// The container's network namespace, or the sentry's empty one for a new one.
 fn network(plan: &Plan, launched: &Launched) -> Outcome<()> {
     match (&plan.net, &launched.sentry) {
-        (Net::New, Some(sentry)) if plan.hooks.is_none() => {
+        (Net::New, Some(sentry)) if !super::network::is_set_up_by_hooks(plan) => {
             let _ = setns(&sentry.pidfd, CloneFlags::CLONE_NEWNET);
         }
         (Net::Path(path), _) => {

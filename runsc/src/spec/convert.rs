@@ -1,7 +1,6 @@
 //! From the bundle to a plan: what the kernel is told, what the gofer serves, what the host sets up.
 
 use super::mounts::Depth;
-use super::names::{CAPABILITIES, capability_bit};
 use super::{Bundle, mounts, pod, process, refuse, seccomp};
 use crate::cgroup::cpu_weight;
 use crate::cli::{Global, Overlay, Platform};
@@ -15,6 +14,7 @@ use sentry::control::spec::{
     RootOverlay, RootSpec,
 };
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// Whether a guest may change an export.
@@ -111,7 +111,11 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         }
         _ => &[],
     };
-    let (namespaces, net) = namespaces(&linux, &place, alone)?;
+    let (mut namespaces, net) = namespaces(&linux, &place, alone)?;
+    if pod::place(&annotations) != pod::Place::Root {
+        // Containers of a pod share its network, whatever their bundle says.
+        namespaces.net = NamespaceKind::Sandbox;
+    }
     refuse::check(spec)?;
     if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
         return Err(Failure::new("linux.uidMappings: user namespaces enabled, but no uid mappings found"));
@@ -234,7 +238,8 @@ fn namespaces(linux: &Linux, place: &pod::Place, alone: &[LinuxNamespaceType]) -
         let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = path {
             std::fs::metadata(path).doing(|| format!("linux.namespaces[{at}].path: {}", path.display()))?;
-            if !member && typ != LinuxNamespaceType::Network && !alone.contains(&typ) {
+            let is_own = alone.contains(&typ) || is_callers(path, typ);
+            if !member && typ != LinuxNamespaceType::Network && !is_own {
                 let message = format!(
                     "linux.namespaces[{at}]: joining the {typ} namespace {} is not supported: guests have a kernel of their own",
                     path.display()
@@ -262,6 +267,14 @@ fn namespaces(linux: &Linux, place: &pod::Place, alone: &[LinuxNamespaceType]) -
         }
     }
     Ok((result, net))
+}
+
+/// Whether a path names the UTS namespace that this process is in: to name it is to ask for none, and a copy
+/// of its names is what the guest gets.
+fn is_callers(path: &std::path::Path, typ: LinuxNamespaceType) -> bool {
+    let place = |path: &std::path::Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let own = place(std::path::Path::new("/proc/self/ns/uts"));
+    typ == LinuxNamespaceType::Uts && own.is_some() && own == place(path)
 }
 
 /// Devices every container has, as the runtime specification lists them.
@@ -372,12 +385,4 @@ fn mappings(
         return Vec::new();
     }
     vec![IdMapping { inside: 0, outside: own, count: 1 }]
-}
-
-/// `--cap` of exec: every name must be one.
-pub(crate) fn capability(name: &str) -> Outcome<u64> {
-    capability_bit(name).ok_or_else(|| {
-        let last = CAPABILITIES.last().copied().unwrap_or_default();
-        Failure::new(format!("--cap: {name:?} is not a capability (CAP_CHOWN to {last})"))
-    })
 }

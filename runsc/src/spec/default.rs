@@ -13,7 +13,8 @@ pub(crate) fn default_spec(rootless: bool) -> Value {
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
+            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                "ambient": capabilities },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true,
         },
@@ -21,6 +22,7 @@ pub(crate) fn default_spec(rootless: bool) -> Value {
         "hostname": "runsc",
         "mounts": mounts(),
         "linux": {
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
                 { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
                 { "type": "cgroup" },
@@ -58,7 +60,18 @@ fn mounts() -> Value {
 
 fn adapt(spec: &mut Value) {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    // Group 5 has no place in a map of one id, and the cgroups of others are not the caller's to change.
+    for mount in spec.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
+            options.retain(|option| option != "gid=5");
+        }
+        if mount.get("destination") == Some(&json!("/sys")) {
+            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+        }
+    }
     let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) else { return };
+    linux.remove("resources");
     linux.insert("uidMappings".into(), json!([{ "containerID": 0, "hostID": uid, "size": 1 }]));
     linux.insert("gidMappings".into(), json!([{ "containerID": 0, "hostID": gid, "size": 1 }]));
     if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {

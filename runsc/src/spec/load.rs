@@ -1,5 +1,6 @@
 //! Reads `config.json`. A mistake is named by its field, with line and column.
 
+use super::names::capability_bit;
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
@@ -42,6 +43,9 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Outcome<T>
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
+    if let Some(value) = without_unknown_capabilities(text) {
+        return Ok(value);
+    }
     // Parsed again, slowly, to learn where.
     let mut reader = serde_json::Deserializer::from_slice(text);
     let located = serde_path_to_error::deserialize::<_, T>(&mut reader);
@@ -56,6 +60,28 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Outcome<T>
     }
     let field = if field.is_empty() || field == "." { field } else { format!("{field}: ") };
     Err(Failure::new(format!("{}: {kind}{}{words}", path.display(), field.trim_start_matches('.'))))
+}
+
+/// Capabilities that nobody knows are left out, with a warning, as runc has it: an engine may be younger
+/// than the runtime. `None`: that is not what is wrong.
+fn without_unknown_capabilities<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    let mut value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let is_bundle = value.get("process").is_some();
+    let sets = value.pointer_mut(if is_bundle { "/process/capabilities" } else { "/capabilities" })?;
+    let mut unknown = Vec::new();
+    for list in sets.as_object_mut()?.values_mut().filter_map(serde_json::Value::as_array_mut) {
+        list.retain(|name| {
+            let known = name.as_str().is_none_or(|name| capability_bit(name).is_some());
+            if !known && !unknown.contains(name) {
+                unknown.push(name.clone());
+            }
+            known
+        });
+    }
+    let parsed = serde_json::from_value(value).ok()?;
+    let unknown: Vec<_> = unknown.iter().filter_map(serde_json::Value::as_str).collect();
+    crate::log::complain(&format!("warning: ignoring unknown capabilities {}", unknown.join(", ")));
+    Some(parsed)
 }
 
 fn check_version(version: &str) -> Outcome<()> {

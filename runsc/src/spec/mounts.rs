@@ -135,6 +135,21 @@ fn unescape(text: &str) -> String {
     out
 }
 
+/// A path as one below the root: `..` leads no further up than there.
+pub(crate) fn inside(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// Turns one mount into the kernel's form. A bind adds to `exports`. `None`: nothing to mount.
 pub(crate) fn convert(
     at: usize,
@@ -145,9 +160,12 @@ pub(crate) fn convert(
 ) -> Outcome<Option<MountSpec>> {
     let field = |name: &str| format!("mounts[{at}].{name}");
     let destination = mount.destination().to_string_lossy().into_owned();
-    let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
-    if destination.contains('\0') || destination.split('/').any(|part| part == "..") {
-        return Err(Failure::new(format!("{}: {destination:?} is not a plain path", field("destination"))));
+    if destination.is_empty() || destination.contains('\0') {
+        return Err(Failure::new(format!("{}: {destination:?} is not a path", field("destination"))));
+    }
+    let destination = inside(&destination);
+    if destination == "/" {
+        return Err(Failure::new(format!("{}: the root itself", field("destination"))));
     }
     let idmap = |option: &String| option == "idmap" || option == "ridmap";
     if mount.uid_mappings().is_some()
@@ -163,6 +181,10 @@ pub(crate) fn convert(
     }
     let kind = if let Some(depth) = options.bind {
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
+        if source.starts_with("/sys/fs/cgroup/") && destination.starts_with("/sys/fs/cgroup/") {
+            // A piece of the host's hierarchies (`podman run --systemd`): the guest's kernel has its own.
+            return Ok(None);
+        }
         match known_source(source) {
             Some(kind) => kind,
             None => bind(&field("source"), source, bundle, depth, (options.flags, overlay), exports)?,

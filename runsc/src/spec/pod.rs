@@ -30,11 +30,16 @@ pub(crate) fn find(store: &Store, annotations: &BTreeMap<String, String>, linux:
         Place::Root => {}
         member => return Ok(member),
     }
-    // Both share the network, or they would be on two kernels.
+    // The network of another container brings its kernel along; what shares another namespace with one may
+    // be on that kernel if it wants a network of its own with nothing but loopback.
     let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
-    let Some(pid) = network.and_then(|network| owner(network.path().as_deref()?)) else {
-        return Ok(Place::Root);
-    };
+    let pid =
+        match network.map(|network| network.path().as_deref().filter(|path| !path.as_os_str().is_empty())) {
+            Some(Some(path)) => owner(path),
+            Some(None) => paths().find_map(owner),
+            None => None,
+        };
+    let Some(pid) = pid else { return Ok(Place::Root) };
     Ok(behind(store, pid)?.map_or(Place::Root, |record| Place::Member(record.sandbox)))
 }
 

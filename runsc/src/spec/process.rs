@@ -16,7 +16,7 @@ pub(crate) fn convert(process: &Process, preserved: u32) -> Outcome<ProcessSpec>
     if !cwd.starts_with('/') {
         return Err(Failure::new(format!("process.cwd: {cwd:?} is not an absolute path")));
     }
-    let env = process.env().clone().unwrap_or_default();
+    let env = environment(process.env().as_deref().unwrap_or_default())?;
     for text in args.iter().chain(&env) {
         if text.contains('\0') {
             return Err(Failure::new(format!("process: {text:?} holds a NUL byte")));
@@ -35,7 +35,7 @@ pub(crate) fn convert(process: &Process, preserved: u32) -> Outcome<ProcessSpec>
             umask: user.umask(),
         },
         rlimits: rlimits(process)?,
-        capabilities: capabilities(process),
+        capabilities: capabilities(process)?,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         personality: 0,
         oom_score_adj: process.oom_score_adj(),
@@ -92,16 +92,39 @@ fn inherit(limits: &mut Vec<RlimitSpec>) {
     }
 }
 
-fn capabilities(process: &Process) -> Capabilities {
-    let Some(sets) = process.capabilities() else { return Capabilities::default() };
+/// Of two entries of one name the last counts.
+fn environment(list: &[String]) -> Outcome<Vec<String>> {
+    let mut env: Vec<String> = Vec::new();
+    for entry in list {
+        let name = match entry.split_once('=') {
+            Some((name, _)) if !name.is_empty() => name,
+            _ => return Err(Failure::new(format!("process.env: invalid environment variable: {entry:?}"))),
+        };
+        let same = |known: &String| known.split_once('=').is_some_and(|(known, _)| known == name);
+        env.retain(|known| !same(known));
+        env.push(entry.clone());
+    }
+    Ok(env)
+}
+
+/// What capset(2) refuses is refused: runc makes that call with the bounding set dropped before.
+fn capabilities(process: &Process) -> Outcome<Capabilities> {
+    let Some(sets) = process.capabilities() else { return Ok(Capabilities::default()) };
     let permitted = capability_bits(sets.permitted().as_ref());
     let inheritable = capability_bits(sets.inheritable().as_ref());
-    Capabilities {
-        effective: capability_bits(sets.effective().as_ref()) & permitted,
-        permitted,
-        inheritable,
-        bounding: capability_bits(sets.bounding().as_ref()),
-        // A capability is ambient only while it is permitted and inheritable (capabilities(7)).
-        ambient: capability_bits(sets.ambient().as_ref()) & permitted & inheritable,
+    let effective = capability_bits(sets.effective().as_ref());
+    let bounding = capability_bits(sets.bounding().as_ref());
+    let refused = |set: &str, other: &str| {
+        let text = "unable to apply caps: operation not permitted";
+        Err(Failure::new(format!("process.capabilities.{set}: {text} (one is not {other})")))
+    };
+    if effective & !permitted != 0 {
+        return refused("effective", "permitted");
     }
+    if inheritable & !bounding != 0 {
+        return refused("inheritable", "in the bounding set");
+    }
+    // A capability is ambient only while it is permitted and inheritable (capabilities(7)).
+    let ambient = capability_bits(sets.ambient().as_ref()) & permitted & inheritable;
+    Ok(Capabilities { effective, permitted, inheritable, bounding, ambient })
 }

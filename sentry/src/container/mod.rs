@@ -166,9 +166,15 @@ impl Sandbox {
             (NamespaceKind::Sandbox, Some((ns, _))) => Arc::clone(&ns.ipc),
             _ => crate::ipc::IpcNs::new(next_ino(), Arc::clone(&root.user)),
         };
+        // The first container's is the sandbox' own.
+        let net = match (spec.namespaces.net, first) {
+            (NamespaceKind::Private, Some(_)) => net::NetNs::new(next_ino(), Arc::clone(&root.user)),
+            _ => Arc::clone(&root.proxy.net),
+        };
         let cgroup = CgroupNs::new(Arc::clone(&root.user));
         let proxy = NsProxy {
             uts,
+            net,
             ipc,
             cgroup,
             pid_for_children: Arc::clone(&pid_ns),
@@ -277,12 +283,13 @@ impl SandboxControl for Sandbox {
     }
 
     fn start(&self, id: &str) -> ControlResult<()> {
-        let prepared = self.with(id, |container| {
-            container.prepared.take().ok_or_else(|| {
+        let (prepared, seccomp) = self.with(id, |container| {
+            let prepared = container.prepared.take().ok_or_else(|| {
                 ControlError::new(ErrorKind::Invalid, format!("container {id:?} has been started before"))
-            })
+            })?;
+            Ok((prepared, container.seccomp.clone()))
         })?;
-        prepared.start().map_err(|e| failed("start", e))
+        prepared.start_filtered(seccomp.as_ref(), "the container's program")
     }
 
     fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
@@ -306,6 +313,7 @@ impl SandboxControl for Sandbox {
             preserved: donated.preserved,
             missing: process::MissingDirectory::Refuse,
         })?;
+        let name = process.args.first().cloned().unwrap_or_default();
         let process = Arc::clone(&prepared.process);
         self.belongs(&process, &cgroup);
         let pid = process.pid.root();
@@ -314,7 +322,7 @@ impl SandboxControl for Sandbox {
             container.execs.insert(pid, Execed { process, awaited: false });
             Ok(())
         })?;
-        prepared.start().map_err(|e| failed("exec", e))?;
+        prepared.start_filtered(room.seccomp.as_ref(), &name)?;
         Ok(pid)
     }
 
@@ -498,9 +506,20 @@ impl Sandbox {
             cgroup.house(&self.kernel, &mm);
         }
     }
-    /// A signal for a container that was created and not started: SIGKILL and SIGTERM end it.
+    /// A signal for a container that was created and not started: it ends it, unless that is not what the
+    /// signal does by default (signal(7)).
     fn end_unstarted(&self, id: &str, signal: Signal) -> ControlResult<()> {
-        if signal != Signal::SIGKILL && signal != Signal::SIGTERM {
+        const HARMLESS: [Signal; 8] = [
+            Signal::SIGCHLD,
+            Signal::SIGCONT,
+            Signal::SIGSTOP,
+            Signal::SIGTSTP,
+            Signal::SIGTTIN,
+            Signal::SIGTTOU,
+            Signal::SIGURG,
+            Signal::SIGWINCH,
+        ];
+        if HARMLESS.contains(&signal) {
             return Ok(());
         }
         let prepared = self.with(id, |container| Ok(container.prepared.take()))?;

@@ -7,16 +7,16 @@ use crate::control::{ControlError, ControlResult, ErrorKind};
 use crate::files::{FdTable, OnExec};
 use crate::kernel::Kernel;
 use crate::keys::{KeyType, Owner, TaskKeys};
-use crate::loader::{self, Executable, NewCredentials, Program};
+use crate::loader::{self, Executable, Program};
 use crate::namespace::NsProxy;
 use crate::process::freezer::{self, Freezer};
 use crate::process::limits::{Limit, Limits, Resource};
 use crate::process::pid::{Pid, PidNs};
 use crate::process::tree::Node;
 use crate::process::{Process, WaitStatus};
-use crate::seccomp::Filters;
+use crate::seccomp::{Filters, FirstExec};
 use crate::signal::SignalHandlers;
-use crate::task::exec::fresh_registers;
+use crate::task::exec::{fresh_registers, new_credentials};
 use crate::task::{FsContext as TaskFs, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, run};
 use abi::fs::OpenFlags;
 use abi::siginfo::StackT;
@@ -67,11 +67,25 @@ impl Prepared {
         self.shared.clear_frozen();
         run::start(self.shared, self.owned, self.context)
     }
+    /// Lets it run, if the bundle's seccomp profile lets it execute its program: the filter is there before.
+    pub(super) fn start_filtered(self, seccomp: Option<&Arc<Filters>>, name: &str) -> ControlResult<()> {
+        let (status, why) = match seccomp.map_or(FirstExec::Allowed, |filters| filters.first_exec()) {
+            FirstExec::Allowed => return self.start().map_err(|e| failed("start", e)),
+            FirstExec::Refused(errno) => (WaitStatus::exited(1), errno.text().to_lowercase()),
+            FirstExec::Killed => {
+                (WaitStatus::killed(Signal::SIGSYS), "killed by the seccomp profile".to_owned())
+            }
+        };
+        self.end(status);
+        Err(ControlError::new(ErrorKind::Failed, format!("exec {name}: {why}")))
+    }
     /// Ends it without a first instruction.
     pub(super) fn cancel(self, signal: Signal) {
+        self.end(WaitStatus::killed(signal));
+    }
+    fn end(self, status: WaitStatus) {
         self.shared.kernel.tree.lock().remove_task(self.shared.tid());
         self.shared.kernel.tree.lock().remove_node(self.process.pid.root());
-        let status = WaitStatus::killed(signal);
         let notices = {
             let mut ending = self.process.ending.lock();
             ending.status = Some(status);
@@ -159,7 +173,11 @@ fn find(walk: &Walk<'_>, spec: &ProcessSpec) -> ControlResult<(Executable, Vec<u
             Err(errno) => Err(refused(errno)),
         };
     }
-    let path = spec.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    // Without a PATH nothing is found, as under runc.
+    let path = spec.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    if path.is_empty() {
+        return Err(missing(name));
+    }
     let mut error = None;
     for dir in path.split(':') {
         let full = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
@@ -180,6 +198,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     let cred = credentials(kernel, spec).map_err(|e| invalid("process.user", e))?;
     let limits = limits(spec).map_err(|e| invalid("process.rlimits", e))?;
     let caller = KernelCaller::new(cred.clone());
+    let given_caller = KernelCaller::new(cred.clone());
     let umask = spec.user.umask.unwrap_or(0o022) & 0o777;
     let by = caller.caller(umask);
     let mut fs = plan.fs.clone();
@@ -188,8 +207,9 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
     let walk = Walk::new(&fs, &by);
     let (file, name) = find(&walk, spec)?;
     let text = |list: &[String]| list.iter().map(|item| item.as_bytes().to_vec()).collect::<Vec<_>>();
-    let fixed =
-        |_: &Executable| Ok(NewCredentials { cred: Arc::new(exec_credentials(&cred)), secure: false });
+    let given = Arc::new(cred);
+    let after_exec =
+        |file: &Executable| new_credentials(&given, file, spec.no_new_privs, &given_caller.caller(umask));
     let loaded = loader::load(Program {
         kernel,
         fs: &fs,
@@ -200,7 +220,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
         envp: text(&environment(&walk, spec)),
         limits,
         randomize: Randomize::Yes,
-        credentials: &fixed,
+        credentials: &after_exec,
     })
     .map_err(|errno| {
         let program = spec.args.first().map(String::as_str).unwrap_or_default();
@@ -283,6 +303,7 @@ pub(super) fn prepare(plan: &Plan<'_>) -> ControlResult<Prepared> {
 /// The environment, with HOME as the container's /etc/passwd has it where the bundle has none (as runc).
 fn environment(walk: &Walk<'_>, spec: &ProcessSpec) -> Vec<String> {
     let mut env = spec.env.clone();
+    env.retain(|entry| entry != "HOME=");
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         let home = home(walk, spec.user.uid).unwrap_or_else(|| "/".to_owned());
         env.push(format!("HOME={home}"));
@@ -307,15 +328,15 @@ fn home(walk: &Walk<'_>, uid: u32) -> Option<String> {
     })
 }
 
-/// The bundle's capability sets are those after execve; only the ambient rule of root is applied here.
-fn exec_credentials(cred: &Credentials) -> Credentials {
-    cred.clone()
-}
-
 fn working_directory(plan: &Plan<'_>, fs: &FsContext, by: &Caller<'_>) -> ControlResult<vfs::Location> {
     let cwd = if plan.spec.cwd.is_empty() { "/" } else { &plan.spec.cwd };
-    let walk = Walk::new(fs, by);
+    // As root, and where that is not enough (id maps) as the user: so runc goes there.
+    let root = KernelCaller::new(Credentials::root(Arc::clone(&plan.kernel.root.user)));
+    let as_root = root.caller(0o022);
+    let walk = Walk::new(fs, &as_root);
+    let walk_user = Walk::new(fs, by);
     let found = match walk.find(cwd.as_bytes(), Follow::Yes) {
+        Err(Errno::EACCES | Errno::EPERM) => walk_user.find(cwd.as_bytes(), Follow::Yes),
         Err(Errno::ENOENT) if plan.missing == MissingDirectory::Make => {
             make_directory(plan, fs, cwd).and_then(|()| walk.find(cwd.as_bytes(), Follow::Yes))
         }
@@ -331,7 +352,7 @@ fn working_directory(plan: &Plan<'_>, fs: &FsContext, by: &Caller<'_>) -> Contro
         )
     };
     let at = found.map_err(refused)?;
-    vfs::ops::check_chdir(&at, by).map_err(refused)?;
+    vfs::ops::check_chdir(&at, &as_root).or_else(|_| vfs::ops::check_chdir(&at, by)).map_err(refused)?;
     Ok(at)
 }
 

@@ -71,6 +71,17 @@ pub enum Filters {
 /// Calls that the platform may answer by itself: getpid, getuid, getgid, geteuid, getegid, gettid.
 const LOCAL: [u32; 6] = [39, 102, 104, 107, 108, 186];
 
+/// What becomes of the first execve(2) of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FirstExec {
+    /// It runs.
+    Allowed,
+    /// It fails.
+    Refused(Errno),
+    /// SIGSYS.
+    Killed,
+}
+
 impl Filters {
     /// The profile of a bundle.
     #[must_use]
@@ -78,6 +89,19 @@ impl Filters {
         let profile = Profile::new(spec);
         let allowed = Allowed::new(None, |call| profile.always_allows(call));
         Arc::new(Filters::Profile { profile, logs: spec.log, allowed })
+    }
+    /// What the profile of a bundle makes of the execve(2) with which the runtime starts a process.
+    pub(crate) fn first_exec(&self) -> FirstExec {
+        let Filters::Profile { profile, .. } = self else { return FirstExec::Allowed };
+        let answer = profile.of_execve();
+        match answer & RET_ACTION {
+            RET_ALLOW | RET_LOG => FirstExec::Allowed,
+            RET_ERRNO => {
+                FirstExec::Refused(Errno::from_raw(i32::try_from(answer & !RET_ACTION).unwrap_or(0)))
+            }
+            RET_TRACE => FirstExec::Refused(Errno::ENOSYS),
+            _ => FirstExec::Killed,
+        }
     }
     fn weight(&self) -> usize {
         match self {

@@ -9,6 +9,9 @@ use super::{RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_KILL_THREAD, RET_LOG, RE
 use crate::control::spec::{SeccompAction, SeccompArg, SeccompOp, SeccompSpec};
 use std::collections::BTreeMap;
 
+/// Number of execve(2).
+const EXECVE: u32 = 59;
+
 /// Rules of one call.
 #[derive(Debug, Default)]
 struct CallRules {
@@ -91,6 +94,11 @@ impl Profile {
             let fits = |args: &[SeccompArg]| args.iter().all(|arg| holds(arg, &data.args));
             rules.when.iter().find(|(args, _)| fits(args)).map_or(self.default, |(_, action)| *action)
         })
+    }
+
+    /// What becomes of execve(2), were the arguments null.
+    pub(super) fn of_execve(&self) -> u32 {
+        self.decide(&Data { number: EXECVE, arch: 0, ip: 0, args: [0; 6] })
     }
 
     /// Whether the call is allowed whatever its arguments are.

@@ -198,7 +198,7 @@ fn take_leaders_id(cx: &mut Cx<'_>) {
 }
 
 /// Credentials after running `file` (execve(2), capabilities(7)).
-fn new_credentials(
+pub(crate) fn new_credentials(
     old: &Arc<Credentials>,
     file: &Executable,
     no_set_id: bool,

@@ -42,9 +42,15 @@ fn parse(bytes: &[u8]) -> Option<(FileCaps, u32)> {
 pub(super) fn of_file(file: &Executable, by: &Caller<'_>) -> Option<FileCaps> {
     let bytes = file.location.inode().ok()?.get_xattr(b"security.capability", by).ok()?;
     let (caps, root) = parse(&bytes)?;
-    let ns = &by.cred.user_ns;
-    let owned = ns.maps_uid(Kuid(root)) && ns.show_uid(Kuid(root)) == 0;
-    owned.then_some(caps)
+    // Root of the caller's user namespace, or of one above it.
+    let mut above = Some(&by.cred.user_ns);
+    while let Some(ns) = above {
+        if ns.maps_uid(Kuid(root)) && ns.show_uid(Kuid(root)) == 0 {
+            return Some(caps);
+        }
+        above = ns.parent.as_ref();
+    }
+    None
 }
 
 /// Whether a program may gain what its file offers.

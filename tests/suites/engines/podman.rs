@@ -321,3 +321,25 @@ fn twenty_in_a_row_leave_nothing() {
     let left = fs::read_dir(podman.path("run/overlay-containers")).into_iter().flatten().flatten();
     assert_eq!(left.filter(ours).count(), 0, "folders of containers are left");
 }
+
+#[test]
+fn namespaces_of_another_container() {
+    under_both(|podman, log| {
+        let donor = ["--name", "donor", "--hostname", "donor", "busybox", "sleep", "1000"];
+        podman.ok(&words(&DETACH, &donor));
+        for flags in [
+            &["--pid", "container:donor"][..],
+            &["--uts", "container:donor"],
+            &["--ipc", "container:donor"],
+            &["--pid", "container:donor", "--ipc", "container:donor", "--uts", "container:donor"],
+            &["--systemd", "always"],
+        ] {
+            let script = "cat /proc/1/comm; hostname | grep -c donor; grep -c : /proc/net/dev";
+            podman.note(log, &[&RUN, flags, &["busybox", "sh", "-c", script]].concat());
+        }
+        let both = ["run", "--rm", "--network", "container:donor", "--pid", "container:donor"];
+        podman.note(log, &words(&both, &["busybox", "cat", "/proc/1/comm"]));
+        podman.note(log, &["exec", "donor", "cat", "/proc/1/comm"]);
+        podman.ok(&["rm", "-f", "-t", "0", "donor"]);
+    });
+}

@@ -5,7 +5,7 @@
 mod filter;
 mod serve;
 
-use super::stdio::Presence;
+use super::ids::{Gate, Ids};
 use super::walls::{fill_standard, leave_caller, unshare};
 use crate::cli::{Global, Network};
 use crate::error::{Doing, Failure, Outcome};
@@ -43,9 +43,13 @@ pub(crate) struct Reach {
     raw: bool,
 }
 
-/// What there is to reach; `None` when the sentry's own loopback is all there is. Behind a detached container
-/// with hooks stands a monitor in a fresh namespace, which they set up.
-pub(crate) fn reach(global: &Global, plan: &Plan, presence: Presence) -> Outcome<Option<Reach>> {
+/// Whether hooks may set up the network: behind the container stands a monitor in a fresh namespace then.
+pub(crate) fn is_set_up_by_hooks(plan: &Plan) -> bool {
+    plan.net == Net::New && plan.hooks.is_some() && rustix::process::geteuid().is_root()
+}
+
+/// What there is to reach; `None` when the sentry's own loopback is all there is.
+pub(crate) fn reach(global: &Global, plan: &Plan) -> Outcome<Option<Reach>> {
     match global.network {
         Network::None => return Ok(None),
         Network::Host => {}
@@ -53,7 +57,7 @@ pub(crate) fn reach(global: &Global, plan: &Plan, presence: Presence) -> Outcome
     let path = match &plan.net {
         Net::Path(path) => Some(path.clone()),
         Net::Host => None,
-        Net::New if presence == Presence::Detached && plan.hooks.is_some() => None,
+        Net::New if is_set_up_by_hooks(plan) => None,
         Net::New => return Ok(None),
     };
     let sysctl: BTreeMap<_, _> = plan
@@ -80,10 +84,20 @@ fn is_network(sysctl: &str) -> bool {
 
 /// Forks the helper. `word` takes one line when it could not begin, and is closed once it serves.
 pub(crate) fn spawn(reach: &Reach, socket: OwnedFd, word: OwnedFd) -> Outcome<Child> {
+    // An ordinary user may leave the host's root only in a user namespace.
+    let ids = (!rustix::process::geteuid().is_root()).then(Ids::own);
+    let gate = ids.as_ref().map(|_| Gate::new()).transpose()?;
+    let (ids, gate) = (ids.as_ref(), gate.as_ref());
     let main = move || {
         let mut word = std::fs::File::from(word);
-        let kept = close_all_except(&[socket.as_fd(), word.as_fd()]).doing(|| "closing descriptors");
-        let view = match kept.and_then(|()| prepare(reach)) {
+        let mut keep = vec![socket.as_fd(), word.as_fd()];
+        keep.extend(gate.map(Gate::inside));
+        let kept = close_all_except(&keep).doing(|| "closing descriptors");
+        let entered = kept.and_then(|()| match (gate, ids) {
+            (Some(gate), Some(ids)) => gate.pass(ids),
+            _ => Ok(()),
+        });
+        let view = match entered.and_then(|()| prepare(reach)) {
             Ok(view) => view,
             Err(failure) => {
                 let _ = word.write_all(failure.message.as_bytes());
@@ -94,7 +108,15 @@ pub(crate) fn spawn(reach: &Reach, socket: OwnedFd, word: OwnedFd) -> Outcome<Ch
         serve::serve(&socket, &view);
         0
     };
-    fork(Unshare::empty(), main).doing(|| "starting the network helper")
+    let how = if ids.is_some() { Unshare::USER } else { Unshare::empty() };
+    let child = fork(how, main).doing(|| "starting the network helper")?;
+    if let (Some(gate), Some(ids)) = (gate, ids)
+        && let Err(failure) = gate.open(ids, child.pid)
+    {
+        super::monitor::kill_and_reap(&child);
+        return Err(failure);
+    }
+    Ok(child)
 }
 
 /// Waits until the helper serves.
