@@ -593,7 +593,7 @@ fn nothing_but_loopback_without_a_network() {
 fn a_bundle_without_a_namespace_has_the_callers() {
     let link = Link::new();
     let mut bundle = Bundle::new(rootfs::busybox(), &["/bin/ip", "-o", "addr"]);
-    bundle.config["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]);
+    bundle.config["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}]);
     let mut run = Command::new("ip");
     let inner = bundle.run("systrap");
     run.args(["netns", "exec", &link.guest]).arg(inner.get_program()).args(inner.get_args());

@@ -181,7 +181,8 @@ fn the_network_helper_has_nothing_but_its_namespace() {
     let own = Process(i32::try_from(std::process::id()).expect("a pid"));
     let mut bundle = Bundle::new(rootfs::busybox(), &["/bin/sleep", "1000"]);
     // None for the network: the caller's.
-    bundle.config["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);
+    bundle.config["linux"]["namespaces"] =
+        serde_json::json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}]);
     let (_bundle, monitor) = started("systrap", bundle);
     // The sentry stands in a network of its own all the same.
     sentry(child(monitor, "runsc-sentry"), own);
