@@ -518,6 +518,9 @@ impl OpenFile {
         if self.flags().contains(OpenFlags::PATH) {
             return Err(Errno::EBADF);
         }
+        if self.ops.ignores_seeks() {
+            return Ok(0);
+        }
         if !self.seekable {
             return Err(Errno::ESPIPE);
         }

@@ -4,7 +4,7 @@ use crate::files::OnExec;
 use crate::procfs::NsHandle;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
-use abi::{CallResult, Errno, Fd, UserAddr};
+use abi::{CallResult, Errno, Fd, UserAddr, UserPtr};
 use vfs::locks::{LockKind, LockWait};
 use vfs::{GuestMemory, OpenFile, Toggle};
 
@@ -56,6 +56,7 @@ pub fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> CallResult<()> {
 
 /// ioctl(2): the requests every file knows; the rest goes to the file.
 pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult<u64> {
+    const FIGETBSZ: u32 = 2;
     const FIONCLEX: u32 = 0x5450;
     const FIOCLEX: u32 = 0x5451;
     const FIONBIO: u32 = 0x5421;
@@ -72,6 +73,10 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIOCLEX => cx.files().set_on_exec(fd, OnExec::Close)?,
         FIONCLEX => cx.files().set_on_exec(fd, OnExec::Keep)?,
         FIONBIO => return toggle(OpenFlags::NONBLOCK),
+        FIGETBSZ => {
+            const BLOCK: i32 = 4096;
+            cx.write(UserPtr::new(arg), &BLOCK)?;
+        }
         FIOASYNC => {
             let mut value = [0; 4];
             cx.mm().read_bytes(arg, &mut value)?;
