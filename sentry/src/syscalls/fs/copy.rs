@@ -89,7 +89,8 @@ fn pump(
         if let Some(error) = failed {
             return settle(done, error);
         }
-        if written < sink.bytes.len() {
+        // A long copy can be interrupted.
+        if written < sink.bytes.len() || crate::task::current().is_some_and(|task| !task.work().is_empty()) {
             break;
         }
     }
@@ -104,17 +105,27 @@ pub fn sendfile(
     offset: UserPtr<i64>,
     count: usize,
 ) -> CallResult<usize> {
+    if !offset.is_null() {
+        cx.read(offset)?;
+    }
     let input = cx.files().get_io(input)?;
-    let output = cx.files().get_io(out)?;
-    if !input.flags().readable() || !output.flags().writable() {
+    if !input.flags().readable() {
         return Err(Errno::EBADF.into());
     }
-    if output.flags().contains(OpenFlags::APPEND) && output.is_seekable() {
-        return Err(Errno::EINVAL.into());
+    if !offset.is_null() && !input.is_seekable() {
+        return Err(Errno::ESPIPE.into());
     }
     let mut from = Cursor::load(cx, offset)?;
-    if from.at.is_some() && !input.is_seekable() {
-        return Err(Errno::ESPIPE.into());
+    let output = cx.files().get_io(out)?;
+    if !output.flags().writable() {
+        return Err(Errno::EBADF.into());
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    let directory = input.location().is_some_and(|at| at.dentry.is_dir());
+    if directory || (output.flags().contains(OpenFlags::APPEND) && output.is_seekable()) {
+        return Err(Errno::EINVAL.into());
     }
     // As on Linux the input must be seekable: of a stream, bytes could be lost.
     if !input.is_seekable() {

@@ -43,7 +43,11 @@ fn replace(cx: &mut Cx<'_>, old: Fd, new: Fd, on_exec: OnExec) -> CallResult<Fd>
 /// flock(2).
 pub fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> CallResult<()> {
     const NB: u32 = 4;
-    let file = cx.files().get_io(fd)?;
+    const MAND: u32 = 32;
+    if operation & MAND != 0 {
+        // Mandatory locks are gone: Linux says so in its log, and does nothing.
+        return Ok(());
+    }
     let kind = match operation & !NB {
         1 => Some(LockKind::Shared),
         2 => Some(LockKind::Exclusive),
@@ -51,6 +55,7 @@ pub fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> CallResult<()> {
         _ => return Err(Errno::EINVAL.into()),
     };
     let wait = if operation & NB != 0 { LockWait::No } else { LockWait::Yes };
+    let file = cx.files().get_io(fd)?;
     file.flock(kind, wait, &cx.caller())
 }
 

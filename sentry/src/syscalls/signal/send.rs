@@ -54,7 +54,6 @@ pub fn force_for(cx: &Cx<'_>, process: &Process) -> Force {
 
 /// kill(2).
 pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
-    let signal = signal_of(signal)?;
     let ns = cx.shared_ns().ok_or(Errno::ESRCH)?;
     if pid > 0 {
         let number = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
@@ -62,7 +61,7 @@ pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
             let tree = cx.kernel().tree.lock();
             Arc::clone(tree.find_task(&ns, number).ok_or(Errno::ESRCH)?)
         };
-        return Ok(send_one(cx, &task.process, signal)?);
+        return Ok(send_one(cx, &task.process, signal_of(signal)?)?);
     }
     if pid == i32::MIN {
         return Err(Errno::ESRCH.into());
@@ -82,7 +81,10 @@ pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
         });
         meant.map(|node| Arc::clone(&node.process)).collect()
     };
-    send_all(cx, &targets, signal)
+    if targets.is_empty() {
+        return Err(Errno::ESRCH.into());
+    }
+    send_all(cx, &targets, signal_of(signal)?)
 }
 
 fn send_all(cx: &Cx<'_>, targets: &[Arc<Process>], signal: Option<Signal>) -> CallResult<()> {
