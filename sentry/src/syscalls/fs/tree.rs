@@ -24,6 +24,11 @@ pub fn mknod(cx: &mut Cx<'_>, path: UserCStr, mode: u32, dev: u32) -> CallResult
 
 /// mknodat(2).
 pub fn mknodat(cx: &mut Cx<'_>, dirfd: DirFd, path: UserCStr, mode: u32, dev: u32) -> CallResult<()> {
+    match mode & 0o170_000 {
+        0o040_000 => return Err(Errno::EPERM.into()),
+        0 | 0o100_000 | 0o010_000 | 0o140_000 | 0o020_000 | 0o060_000 => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
     let path = cx.path(path)?;
     walk_at(cx, dirfd, &path, |walk| Ok(vfs::ops::mknod(walk, &path, mode, u64::from(dev))?))
 }

@@ -159,9 +159,11 @@ pub fn check_user_info(cx: &Cx<'_>, info: &SigInfo, target_root: u32) -> SysResu
 /// rt_sigqueueinfo(2).
 pub fn rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, signal: u32, info: UserPtr<SigInfo>) -> CallResult<()> {
     let mut info: SigInfo = cx.read(info)?;
+    let task = find_thread(cx, None, pid).map_err(|_| Errno::ESRCH);
+    // Nobody but itself hears what looks like the kernel's.
+    check_user_info(cx, &info, task.as_ref().map_or(0, |task| task.process.pid.root()))?;
+    let task = task?;
     let signal = signal_of(signal)?;
-    let task = find_thread(cx, None, pid).map_err(|_| Errno::ESRCH)?;
-    check_user_info(cx, &info, task.process.pid.root())?;
     may_signal(cx, &task, signal)?;
     if let Some(signal) = signal {
         info.signo = i32::from(signal.number());
