@@ -3,6 +3,7 @@
 use super::walk_at;
 use crate::task::Cx;
 use abi::{CallResult, DirFd, Errno, SysResult, UserAddr, UserCStr};
+use vfs::Follow;
 use vfs::mount_ops::{self, MountCall, UmountFlags};
 
 /// A string argument that may be NULL.
