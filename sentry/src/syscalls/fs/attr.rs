@@ -191,8 +191,24 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: Fd, mode: u32, start: i64, len: i64) -> Ca
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
-    if start.checked_add(len).is_none_or(|end| i64::try_from(end).is_err()) {
-        return Err(Errno::EFBIG.into());
+    /// FALLOC_FL_* of 6.12; of them only KEEP_SIZE and UNSHARE_RANGE go with others.
+    const KNOWN: u32 = 0x7f;
+    const PUNCH_HOLE: u32 = 2;
+    const KEEP_SIZE: u32 = 1;
+    if mode & !KNOWN != 0 || mode & (PUNCH_HOLE | KEEP_SIZE) == PUNCH_HOLE || mode & 0x12 == 0x12 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if file.flags().writable() {
+        let kind = file.attr(&cx.caller())?.kind;
+        match kind {
+            FileType::Regular | FileType::BlockDevice => {}
+            FileType::Fifo => return Err(Errno::ESPIPE.into()),
+            FileType::Directory => return Err(Errno::EISDIR.into()),
+            _ => return Err(Errno::ENODEV.into()),
+        }
+        if start.checked_add(len).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(Errno::EFBIG.into());
+        }
     }
     Ok(file.allocate(mode, start, len, &cx.caller())?)
 }

@@ -215,6 +215,14 @@ pub fn splice(
     }
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    for (file, offset) in [(&input, off_in), (&output, off_out)] {
+        if !offset.is_null() && pipe::of(file).is_some() {
+            return Err(Errno::ESPIPE.into());
+        }
+    }
+    for offset in [off_out, off_in].into_iter().filter(|offset| !offset.is_null()) {
+        cx.read(offset)?;
+    }
     if !input.flags().readable() || !output.flags().writable() {
         return Err(Errno::EBADF.into());
     }
@@ -294,19 +302,19 @@ fn file_to_pipe(
 /// tee(2).
 pub fn tee(cx: &mut Cx<'_>, input: Fd, output: Fd, len: usize, flags: u32) -> CallResult<usize> {
     super::only(flags, SPLICE_KNOWN)?;
+    if len == 0 {
+        return Ok(0);
+    }
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    if !input.flags().readable() || !output.flags().writable() {
+        return Err(Errno::EBADF.into());
+    }
     let (Some(from), Some(to)) = (pipe::of(&input), pipe::of(&output)) else {
         return Err(Errno::EINVAL.into());
     };
     if Arc::ptr_eq(from, to) {
         return Err(Errno::EINVAL.into());
-    }
-    if !input.flags().readable() || !output.flags().writable() {
-        return Err(Errno::EBADF.into());
-    }
-    if len == 0 {
-        return Ok(0);
     }
     await_file(&input, Events::READABLE, flags, &cx.caller(), || pipe::tee(from, to, len))
 }
@@ -315,10 +323,13 @@ pub fn tee(cx: &mut Cx<'_>, input: Fd, output: Fd, len: usize, flags: u32) -> Ca
 pub fn vmsplice(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, flags: u32) -> CallResult<usize> {
     super::only(flags, SPLICE_KNOWN)?;
     let file = cx.files().get_io(fd)?;
+    let list = io::buffers(cx, iov, count)?;
+    if list.iter().all(|slice| slice.len == 0) {
+        return Ok(0);
+    }
     if pipe::of(&file).is_none() {
         return Err(Errno::EBADF.into());
     }
-    let list = io::buffers(cx, iov, count)?;
     let by = cx.caller();
     let mode = if flags & SPLICE_NONBLOCK != 0 { RwFlags::NOWAIT } else { RwFlags::empty() };
     if file.flags().writable() {

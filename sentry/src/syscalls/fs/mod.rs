@@ -53,6 +53,9 @@ pub(super) fn walk_with<T>(
     resolve: Resolve,
     act: impl FnOnce(&Walk<'_>) -> CallResult<T>,
 ) -> CallResult<T> {
+    if path.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
     let fs = cx.fs().snapshot();
     let by = cx.caller();
     let anchored = path.first() == Some(&b'/') && !resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);

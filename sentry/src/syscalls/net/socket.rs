@@ -113,10 +113,10 @@ pub fn accept4(
     len: UserPtr<i32>,
     flags: OpenFlags,
 ) -> CallResult<Fd> {
+    let file = file(cx, fd)?;
     if !(OpenFlags::NONBLOCK | OpenFlags::CLOEXEC).contains(flags) {
         return Err(Errno::EINVAL.into());
     }
-    let file = file(cx, fd)?;
     let (made, peer) = sockets::of(&file)?.accept(&file, flags, &cx.caller())?;
     let fd = install(cx, made, flags)?;
     if !addr.is_null()
