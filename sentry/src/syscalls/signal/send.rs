@@ -130,8 +130,8 @@ fn find_thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32) -> SysResult<Arc<TaskSh
 }
 
 fn send_thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32, signal: u32) -> CallResult<()> {
-    let signal = signal_of(signal)?;
     let task = find_thread(cx, tgid, tid)?;
+    let signal = signal_of(signal)?;
     may_signal(cx, &task, signal)?;
     if let Some(signal) = signal {
         let info = user_info(cx, signal, code::SI_TKILL);
