@@ -147,5 +147,18 @@ TEST(sockets) {
     FAILS(socket(-1, 10, 0), EAFNOSUPPORT);
     FAILS(socket(AF_INET, 11, 0), EINVAL);
     FAILS(socket(AF_UNSPEC, SOCK_RDM, 0), EAFNOSUPPORT);
-    FAILS(socketpair(-1, 77, 0, (int *)BAD), EFAULT);
+    FAILS(socketpair(-1, 10, 0, (int *)BAD), EFAULT);
+}
+TEST(copies_and_programs) {
+    int fd = file();
+    FAILS(syscall(SYS_copy_file_range, 99, NULL, fd, NULL, 1, 1), EBADF);
+    FAILS(syscall(SYS_copy_file_range, fd, BAD, fd, NULL, 1, 1), EFAULT);
+    FAILS(syscall(SYS_copy_file_range, fd, NULL, fd, NULL, 1, 1), EINVAL);
+    FAILS(syscall(SYS_execveat, 99, "", NULL, NULL, 0x200), ENOENT);
+    FAILS(syscall(SYS_execveat, fd, "x", NULL, NULL, 0), ENOTDIR);
+    FAILS(openat(fd, "x", O_RDONLY), ENOTDIR);
+    int e = OK(eventfd(0, 0));
+    FAILS(openat(e, "x", O_RDONLY), ENOTDIR);
+    FAILS(syscall(SYS_preadv2, e, BAD, 1, 0, 0, 0), ESPIPE);
+    EQ(syscall(SYS_pwritev2, fd, (struct iovec[]){{NULL, 0}}, 1, 0, 0, -1), 0);
 }

@@ -156,9 +156,12 @@ pub fn copy_file_range(
     len: usize,
     flags: u32,
 ) -> CallResult<usize> {
-    super::only(flags, 0)?;
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    for offset in [off_in, off_out].into_iter().filter(|offset| !offset.is_null()) {
+        cx.read(offset)?;
+    }
+    super::only(flags, 0)?;
     let by = cx.caller();
     regular(&input, &by)?;
     regular(&output, &by)?;

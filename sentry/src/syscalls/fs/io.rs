@@ -194,6 +194,9 @@ pub fn preadv2(
 ) -> CallResult<usize> {
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
+    if pos.is_some() && !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
     let Some(list) = vectors(cx, &file, Way::In, (iov, count))? else { return Ok(0) };
     let done = file.read_with(&mut cx.mm().sink(&list), pos, rw_flags(flags)?, &cx.caller());
     count_read(cx, done)
@@ -211,6 +214,9 @@ pub fn pwritev2(
 ) -> CallResult<usize> {
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
+    if pos.is_some() && !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
     let Some(list) = vectors(cx, &file, Way::Out, (iov, count))? else { return Ok(0) };
     let done = file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller());
     count_write(cx, done)

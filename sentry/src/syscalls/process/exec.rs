@@ -26,9 +26,12 @@ pub fn execveat(
     flags: u32,
 ) -> CallResult<()> {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
+        let path = cx.path(path)?;
+        if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+            return Err(Errno::ENOENT.into());
+        }
         return Err(Errno::EINVAL.into());
     }
-    let path = cx.path(path)?;
     let follow = if flags & AT_SYMLINK_NOFOLLOW == 0 { Follow::Yes } else { Follow::No };
     let (file, name) = open(cx, dirfd, &path, flags, follow)?;
     let argv = strings(cx, argv)?;
@@ -52,12 +55,12 @@ fn open(
     let Some((fd, base)) = base else {
         return Ok((loader::open(&Walk::new(&fs, &by), path, follow)?, path.to_vec()));
     };
-    let location = base.location().cloned().ok_or(Errno::EACCES)?;
+    let location = crate::syscalls::fs::base_location(&base);
     if path.is_empty() {
-        if flags & AT_EMPTY_PATH == 0 {
-            return Err(Errno::ENOENT);
-        }
         return Ok((loader::open_location(location, &by)?, format!("/dev/fd/{fd}").into_bytes()));
+    }
+    if !location.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
     }
     let walk = Walk::new(&fs, &by).at(Some(&location));
     let mut name = format!("/dev/fd/{fd}/").into_bytes();
