@@ -25,27 +25,21 @@ pub fn execveat(
     envp: UserPtr<u64>,
     flags: u32,
 ) -> CallResult<()> {
+    let path = cx.path(path)?;
+    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT.into());
+    }
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
-        let path = cx.path(path)?;
-        if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
-            return Err(Errno::ENOENT.into());
-        }
         return Err(Errno::EINVAL.into());
     }
     let follow = if flags & AT_SYMLINK_NOFOLLOW == 0 { Follow::Yes } else { Follow::No };
-    let (file, name) = open(cx, dirfd, &path, flags, follow)?;
+    let (file, name) = open(cx, dirfd, &path, follow)?;
     let argv = strings(cx, argv)?;
     let envp = strings(cx, envp)?;
     exec(cx, ExecRequest { file, name, argv, envp })
 }
 
-fn open(
-    cx: &Cx<'_>,
-    dirfd: DirFd,
-    path: &[u8],
-    flags: u32,
-    follow: Follow,
-) -> SysResult<(loader::Executable, Vec<u8>)> {
+fn open(cx: &Cx<'_>, dirfd: DirFd, path: &[u8], follow: Follow) -> SysResult<(loader::Executable, Vec<u8>)> {
     let fs = cx.fs().snapshot();
     let by = cx.caller();
     let base = match dirfd {
