@@ -87,7 +87,10 @@ pub enum LockScope {
 impl MemoryManager {
     /// madvise(2).
     pub fn madvise(&self, addr: UserAddr, len: u64, advice: Advice) -> SysResult<()> {
-        let range = self.check_range(addr, len)?;
+        if addr.raw().checked_add(len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let range = self.mapped_range(addr, len)?;
         if range.is_empty() {
             return Ok(());
         }
@@ -145,12 +148,10 @@ impl MemoryManager {
             Advice::Remove => self.remove_pages(range),
             Advice::PopulateRead => self.populate_advice(range, Populate::Read),
             Advice::PopulateWrite => self.populate_advice(range, Populate::Write),
-            // Built without KSM, memory failure handling, and collapsing on demand.
-            Advice::HwPoison
-            | Advice::SoftOffline
-            | Advice::Mergeable
-            | Advice::Unmergeable
-            | Advice::Collapse => Err(Errno::EINVAL),
+            // /sys/kernel/mm/ksm/run is 0: nothing is ever merged.
+            Advice::Mergeable | Advice::Unmergeable => self.require_mapped(range),
+            // Built without memory failure handling, and collapsing on demand.
+            Advice::HwPoison | Advice::SoftOffline | Advice::Collapse => Err(Errno::EINVAL),
         }
     }
 
@@ -281,6 +282,9 @@ impl MemoryManager {
 
     /// mincore(2): one byte for each page, 1 when it is in memory. `ENOMEM` when part is not mapped.
     pub fn mincore(&self, addr: UserAddr, len: u64) -> SysResult<Vec<u8>> {
+        if len == 0 && addr.is_page_aligned() {
+            return Ok(Vec::new());
+        }
         let range = self
             .check_range(addr, len)
             .map_err(|error| if addr.is_page_aligned() { Errno::ENOMEM } else { error })?;

@@ -615,6 +615,16 @@ impl MemoryManager {
         garbage
     }
 
+    /// The range of a call that says `ENOMEM` for what cannot be mapped: `EINVAL` for a bad start.
+    pub(crate) fn mapped_range(&self, addr: UserAddr, len: u64) -> SysResult<AddrRange> {
+        if !addr.is_page_aligned() {
+            return Err(Errno::EINVAL);
+        }
+        if len == 0 {
+            return Ok(AddrRange::default());
+        }
+        self.check_range(addr, len).map_err(|_| Errno::ENOMEM)
+    }
     /// A page-aligned range inside what guests may use; `EINVAL` else.
     pub(crate) fn check_range(&self, addr: UserAddr, len: u64) -> SysResult<AddrRange> {
         if !addr.is_page_aligned() {

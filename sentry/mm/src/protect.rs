@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 impl MemoryManager {
     /// mprotect(2). `ENOMEM` when part of the range is not mapped, `EACCES` beyond what the mapping allows.
     pub fn mprotect(&self, addr: UserAddr, len: u64, prot: Prot) -> SysResult<()> {
-        let range = self.check_range(addr, len)?;
+        let range = self.mapped_range(addr, len)?;
         if range.is_empty() {
             return Ok(());
         }

@@ -92,6 +92,10 @@ impl MemoryManager {
             }
             Some(target)
         } else {
+            if flags.contains(RemapFlags::DONTUNMAP) {
+                // Only a hint, but one that is checked.
+                self.check_range(to, new_len)?;
+            }
             None
         };
         let mut garbage: Vec<Vma> = Vec::new();

@@ -161,6 +161,9 @@ pub fn operate(
         if state.removed {
             break Err(Errno::EIDRM.into());
         }
+        if ops.iter().any(|op| usize::from(op.number) >= state.sems.len()) {
+            break Err(Errno::EFBIG.into());
+        }
         if let Err(errno) = state.perm.check(if alters { 2 } else { 4 }, by.cred, ns) {
             break Err(errno.into());
         }

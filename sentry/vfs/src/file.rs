@@ -66,6 +66,10 @@ pub trait FileOps: Send + Sync {
     fn is_seekable(&self) -> bool {
         false
     }
+    /// Whether lseek(2) succeeds, and stays at 0, for a file without a position (eventfds and their like).
+    fn ignores_seeks(&self) -> bool {
+        false
+    }
     /// Whether pread/pwrite work although... false for streams (`ESPIPE`); defaults to `is_seekable`.
     fn has_offset(&self) -> bool {
         self.is_seekable()

@@ -355,16 +355,14 @@ pub fn set_propagation(
 /// umount2(2).
 pub fn umount(walk: &Walk<'_>, target: &[u8], flags: UmountFlags) -> SysResult<()> {
     let ns = &walk.fs.ns;
-    if flags.contains(UmountFlags::EXPIRE) && flags.intersects(UmountFlags::FORCE | UmountFlags::DETACH) {
-        return Err(Errno::EINVAL);
-    }
     let follow = if flags.contains(UmountFlags::NOFOLLOW) { Follow::No } else { Follow::Yes };
     let at = walk.find(target, follow)?;
     may_mount(ns, walk.by)?;
     let root = at.is_mount_root();
     let mount = Arc::clone(&at.mount);
     drop(at);
-    if !root {
+    let expires = flags.contains(UmountFlags::EXPIRE);
+    if !root || (expires && flags.intersects(UmountFlags::FORCE | UmountFlags::DETACH)) {
         return Err(Errno::EINVAL);
     }
     take_off(&mount, flags, ns)

@@ -142,7 +142,8 @@ pub fn open_location(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallRes
     if flags.contains(OpenFlags::PATH) {
         return Ok(OpenFile::at(at, Arc::new(PathOps), flags));
     }
-    let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+    // Access mode 3 asks for both permissions.
+    let writes = flags.writable() || flags.contains(OpenFlags::TRUNC) || flags.bits() & 3 == 3;
     match kind {
         FileType::Symlink => return Err(Errno::ELOOP.into()),
         FileType::Directory if writes || flags.contains(OpenFlags::CREAT) => {
@@ -208,6 +209,9 @@ fn finish(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallResult<Arc<Ope
         let perm = (!keep && perm != attr.perm).then_some(perm);
         inode.set_attr(&AttrChange { size: Some(0), perm, ..AttrChange::default() }, by)?;
         notify::event(&at.dentry, Mask::MODIFY, Some(by));
+    }
+    if flags.contains(OpenFlags::DIRECT) && kind != FileType::Regular {
+        return Err(Errno::EINVAL.into());
     }
     let in_no_tree = anon::file_of(&at).is_some();
     let ops: Arc<dyn FileOps> = match kind {

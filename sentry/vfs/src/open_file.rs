@@ -518,6 +518,9 @@ impl OpenFile {
         if self.flags().contains(OpenFlags::PATH) {
             return Err(Errno::EBADF);
         }
+        if self.ops.ignores_seeks() {
+            return Ok(0);
+        }
         if !self.seekable {
             return Err(Errno::ESPIPE);
         }
@@ -528,10 +531,11 @@ impl OpenFile {
     }
     /// getdents64(2): entries from the position on. `ENOTDIR` for files.
     pub fn read_dir(&self, sink: &mut dyn DirSink, by: &Caller<'_>) -> SysResult<()> {
-        if !self.flags().readable() {
-            return Err(Errno::EBADF);
+        let Some(at) = &self.location else { return Err(Errno::ENOTDIR) };
+        if !at.dentry.is_dir() {
+            return Err(Errno::ENOTDIR);
         }
-        if self.location.as_ref().is_some_and(|at| at.dentry.is_dead()) {
+        if at.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }
         let _busy = self.pos.lock();

@@ -61,10 +61,13 @@ pub fn signalfd4(
     size: usize,
     flags: OpenFlags,
 ) -> CallResult<Fd> {
-    if size != 8 || !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+    if size != 8 {
         return Err(Errno::EINVAL.into());
     }
     let set = SigSet(cx.read(mask)?);
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+        return Err(Errno::EINVAL.into());
+    }
     if fd.number() != -1 {
         let file = cx.files().get(fd)?;
         file.downcast::<signalfd::SignalFd>().ok_or(Errno::EINVAL)?.set_mask(set);

@@ -1,6 +1,7 @@
 //! epoll(7).
 
 use super::{Patience, wait_mask};
+use crate::loader::TASK_SIZE;
 use crate::syscalls::fs::open::install;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
@@ -33,6 +34,9 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: Fd, op: i32, fd: Fd, event: UserAddr) ->
     let event = EpollEvent::from_bytes(bytes);
     let own = cx.files().get_io(epfd)?;
     let file = cx.files().get_io(fd)?;
+    if !file.ops().can_poll() {
+        return Err(Errno::EPERM.into());
+    }
     let op = match op {
         1 => EpollCtl::Add(event),
         2 => EpollCtl::Delete,
@@ -45,6 +49,10 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: Fd, op: i32, fd: Fd, event: UserAddr) ->
 
 fn wait(cx: &mut Cx<'_>, epfd: Fd, events: UserAddr, max: i32, patience: Patience) -> CallResult<usize> {
     let max = usize::try_from(max).ok().filter(|max| *max > 0 && *max < (1 << 27)).ok_or(Errno::EINVAL)?;
+    let bytes = u64::try_from(max.saturating_mul(EpollEvent::SIZE)).map_err(|_| Errno::EFAULT)?;
+    if events.raw().checked_add(bytes).is_none_or(|end| end > TASK_SIZE) {
+        return Err(Errno::EFAULT.into());
+    }
     let file = cx.files().get_io(epfd)?;
     let instance: &Epoll = file.downcast().ok_or(Errno::EINVAL)?;
     let mut found = std::mem::take(&mut cx.owned.epoll_events);

@@ -24,7 +24,12 @@ pub fn inotify_init1(cx: &mut Cx<'_>, flags: OpenFlags) -> CallResult<Fd> {
 
 /// inotify_add_watch(2).
 pub fn inotify_add_watch(cx: &mut Cx<'_>, fd: Fd, path: UserCStr, mask: u32) -> CallResult<i32> {
+    /// Bits that mean anything (`ALL_INOTIFY_BITS`).
+    const ANY: u32 = 0xf700_ffff;
     let mask = InotifyMask::from_bits_retain(mask);
+    if mask.bits() & ANY == 0 {
+        return Err(Errno::EINVAL.into());
+    }
     let file = cx.files().get_io(fd)?;
     let instance: &Inotify = file.downcast().ok_or(Errno::EINVAL)?;
     let path = cx.path(path)?;

@@ -31,9 +31,12 @@ pub fn timerfd_settime(
     old: UserPtr<Itimerspec>,
 ) -> CallResult<()> {
     let value = cx.read(new)?;
+    let flags = SetFlags::from_bits(flags)?;
+    value.value.to_duration()?;
+    value.interval.to_duration()?;
     let file = cx.files().get_io(fd)?;
     let timer: &TimerFd = file.downcast().ok_or(Errno::EINVAL)?;
-    let before = timer.set(&value, SetFlags::from_bits(flags)?)?;
+    let before = timer.set(&value, flags)?;
     Ok(cx.write_if(old, &before)?)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, base_location, follow_unless, only, path_or_empty, place};
 use crate::task::Cx;
+use abi::fs::FileType;
 use abi::time::{Timespec, Timeval};
 use abi::{CallResult, DirFd, Errno, Fd, SysResult, UserCStr, UserPtr};
 use vfs::SetTime;
@@ -185,14 +186,34 @@ pub fn ftruncate(cx: &mut Cx<'_>, fd: Fd, len: i64) -> CallResult<()> {
 
 /// fallocate(2).
 pub fn fallocate(cx: &mut Cx<'_>, fd: Fd, mode: u32, start: i64, len: i64) -> CallResult<()> {
+    /// FALLOC_FL_* of 6.12; of them only KEEP_SIZE and UNSHARE_RANGE go with others.
+    const KNOWN: u32 = 0x7f;
+    const PUNCH_HOLE: u32 = 2;
+    const KEEP_SIZE: u32 = 1;
+    const HOLE_AND_ZEROS: u32 = 0x12;
     let file = cx.files().get_io(fd)?;
     let start = size(start)?;
     let len = size(len)?;
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
-    if start.checked_add(len).is_none_or(|end| i64::try_from(end).is_err()) {
-        return Err(Errno::EFBIG.into());
+    if mode & !KNOWN != 0
+        || mode & (PUNCH_HOLE | KEEP_SIZE) == PUNCH_HOLE
+        || mode & HOLE_AND_ZEROS == HOLE_AND_ZEROS
+    {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if file.flags().writable() {
+        let kind = file.attr(&cx.caller())?.kind;
+        match kind {
+            FileType::Regular | FileType::BlockDevice => {}
+            FileType::Fifo => return Err(Errno::ESPIPE.into()),
+            FileType::Directory => return Err(Errno::EISDIR.into()),
+            _ => return Err(Errno::ENODEV.into()),
+        }
+        if start.checked_add(len).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(Errno::EFBIG.into());
+        }
     }
     Ok(file.allocate(mode, start, len, &cx.caller())?)
 }

@@ -89,7 +89,8 @@ fn pump(
         if let Some(error) = failed {
             return settle(done, error);
         }
-        if written < sink.bytes.len() {
+        // A long copy can be interrupted.
+        if written < sink.bytes.len() || crate::task::current().is_some_and(|task| !task.work().is_empty()) {
             break;
         }
     }
@@ -104,17 +105,27 @@ pub fn sendfile(
     offset: UserPtr<i64>,
     count: usize,
 ) -> CallResult<usize> {
+    if !offset.is_null() {
+        cx.read(offset)?;
+    }
     let input = cx.files().get_io(input)?;
-    let output = cx.files().get_io(out)?;
-    if !input.flags().readable() || !output.flags().writable() {
+    if !input.flags().readable() {
         return Err(Errno::EBADF.into());
     }
-    if output.flags().contains(OpenFlags::APPEND) && output.is_seekable() {
-        return Err(Errno::EINVAL.into());
+    if !offset.is_null() && !input.is_seekable() {
+        return Err(Errno::ESPIPE.into());
     }
     let mut from = Cursor::load(cx, offset)?;
-    if from.at.is_some() && !input.is_seekable() {
-        return Err(Errno::ESPIPE.into());
+    let output = cx.files().get_io(out)?;
+    if !output.flags().writable() {
+        return Err(Errno::EBADF.into());
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    let directory = input.location().is_some_and(|at| at.dentry.is_dir());
+    if directory || (output.flags().contains(OpenFlags::APPEND) && output.is_seekable()) {
+        return Err(Errno::EINVAL.into());
     }
     // As on Linux the input must be seekable: of a stream, bytes could be lost.
     if !input.is_seekable() {
@@ -145,9 +156,12 @@ pub fn copy_file_range(
     len: usize,
     flags: u32,
 ) -> CallResult<usize> {
-    super::only(flags, 0)?;
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    for offset in [off_in, off_out].into_iter().filter(|offset| !offset.is_null()) {
+        cx.read(offset)?;
+    }
+    super::only(flags, 0)?;
     let by = cx.caller();
     regular(&input, &by)?;
     regular(&output, &by)?;
@@ -204,6 +218,14 @@ pub fn splice(
     }
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    for (file, offset) in [(&input, off_in), (&output, off_out)] {
+        if !offset.is_null() && pipe::of(file).is_some() {
+            return Err(Errno::ESPIPE.into());
+        }
+    }
+    for offset in [off_out, off_in].into_iter().filter(|offset| !offset.is_null()) {
+        cx.read(offset)?;
+    }
     if !input.flags().readable() || !output.flags().writable() {
         return Err(Errno::EBADF.into());
     }
@@ -283,19 +305,19 @@ fn file_to_pipe(
 /// tee(2).
 pub fn tee(cx: &mut Cx<'_>, input: Fd, output: Fd, len: usize, flags: u32) -> CallResult<usize> {
     super::only(flags, SPLICE_KNOWN)?;
+    if len == 0 {
+        return Ok(0);
+    }
     let input = cx.files().get_io(input)?;
     let output = cx.files().get_io(output)?;
+    if !input.flags().readable() || !output.flags().writable() {
+        return Err(Errno::EBADF.into());
+    }
     let (Some(from), Some(to)) = (pipe::of(&input), pipe::of(&output)) else {
         return Err(Errno::EINVAL.into());
     };
     if Arc::ptr_eq(from, to) {
         return Err(Errno::EINVAL.into());
-    }
-    if !input.flags().readable() || !output.flags().writable() {
-        return Err(Errno::EBADF.into());
-    }
-    if len == 0 {
-        return Ok(0);
     }
     await_file(&input, Events::READABLE, flags, &cx.caller(), || pipe::tee(from, to, len))
 }
@@ -304,10 +326,13 @@ pub fn tee(cx: &mut Cx<'_>, input: Fd, output: Fd, len: usize, flags: u32) -> Ca
 pub fn vmsplice(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, flags: u32) -> CallResult<usize> {
     super::only(flags, SPLICE_KNOWN)?;
     let file = cx.files().get_io(fd)?;
+    let list = io::buffers(cx, iov, count)?;
+    if list.iter().all(|slice| slice.len == 0) {
+        return Ok(0);
+    }
     if pipe::of(&file).is_none() {
         return Err(Errno::EBADF.into());
     }
-    let list = io::buffers(cx, iov, count)?;
     let by = cx.caller();
     let mode = if flags & SPLICE_NONBLOCK != 0 { RwFlags::NOWAIT } else { RwFlags::empty() };
     if file.flags().writable() {

@@ -4,7 +4,7 @@ use crate::files::OnExec;
 use crate::procfs::NsHandle;
 use crate::task::Cx;
 use abi::fs::OpenFlags;
-use abi::{CallResult, Errno, Fd, UserAddr};
+use abi::{CallResult, Errno, Fd, UserAddr, UserPtr};
 use vfs::locks::{LockKind, LockWait};
 use vfs::{GuestMemory, OpenFile, Toggle};
 
@@ -43,7 +43,11 @@ fn replace(cx: &mut Cx<'_>, old: Fd, new: Fd, on_exec: OnExec) -> CallResult<Fd>
 /// flock(2).
 pub fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> CallResult<()> {
     const NB: u32 = 4;
-    let file = cx.files().get_io(fd)?;
+    const MAND: u32 = 32;
+    if operation & MAND != 0 {
+        // Mandatory locks are gone: Linux says so in its log, and does nothing.
+        return Ok(());
+    }
     let kind = match operation & !NB {
         1 => Some(LockKind::Shared),
         2 => Some(LockKind::Exclusive),
@@ -51,11 +55,13 @@ pub fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> CallResult<()> {
         _ => return Err(Errno::EINVAL.into()),
     };
     let wait = if operation & NB != 0 { LockWait::No } else { LockWait::Yes };
+    let file = cx.files().get_io(fd)?;
     file.flock(kind, wait, &cx.caller())
 }
 
 /// ioctl(2): the requests every file knows; the rest goes to the file.
 pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult<u64> {
+    const FIGETBSZ: u32 = 2;
     const FIONCLEX: u32 = 0x5450;
     const FIOCLEX: u32 = 0x5451;
     const FIONBIO: u32 = 0x5421;
@@ -72,6 +78,10 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
         FIOCLEX => cx.files().set_on_exec(fd, OnExec::Close)?,
         FIONCLEX => cx.files().set_on_exec(fd, OnExec::Keep)?,
         FIONBIO => return toggle(OpenFlags::NONBLOCK),
+        FIGETBSZ => {
+            const BLOCK: i32 = 4096;
+            cx.write(UserPtr::new(arg), &BLOCK)?;
+        }
         FIOASYNC => {
             let mut value = [0; 4];
             cx.mm().read_bytes(arg, &mut value)?;

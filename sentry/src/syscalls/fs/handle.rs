@@ -63,7 +63,7 @@ pub fn open_by_handle_at(
     let mount = if mount_fd.number() == AT_FDCWD {
         cx.fs().snapshot().cwd.mount.clone()
     } else {
-        super::base_location(&cx.files().get(mount_fd)?).mount
+        super::base_location(&cx.files().get_io(mount_fd)?).mount
     };
     if !cx.cred().has_in(Capabilities::DAC_READ_SEARCH, &cx.kernel().root.user) {
         return Err(Errno::EPERM.into());

@@ -1,11 +1,12 @@
 //! read(2), write(2) and their positioned and vectored kin, lseek(2).
 
+use crate::loader::TASK_SIZE;
 use crate::task::Cx;
 use abi::limits::{IOV_MAX, MAX_RW_COUNT};
 use abi::stat::Iovec;
 use abi::{CallResult, Errno, Fd, SysResult, UserAddr, UserPtr, UserSlice};
 use smallvec::SmallVec;
-use vfs::{RwFlags, SeekFrom};
+use vfs::{OpenFile, RwFlags, SeekFrom};
 
 /// Buffers of one call.
 pub(crate) type Buffers = SmallVec<[UserSlice; 8]>;
@@ -23,11 +24,57 @@ pub(crate) fn buffers(cx: &Cx<'_>, iov: UserPtr<Iovec>, count: u64) -> SysResult
         if i64::try_from(entry.len).is_err() {
             return Err(Errno::EINVAL);
         }
+        check_place(entry.base, entry.len)?;
         let len = entry.len.min(room);
         room -= len;
         list.push(UserSlice { addr: UserAddr::new(entry.base), len });
     }
     Ok(list)
+}
+
+/// `access_ok`: `EFAULT` for what lies beyond a program's part of the addresses, before anything is done.
+fn check_place(base: u64, len: u64) -> SysResult<()> {
+    match base.checked_add(len) {
+        Some(end) if end <= TASK_SIZE => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// The direction of a transfer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
+}
+
+/// `EBADF` unless the file is open for it: said before the buffers are looked at.
+fn check_mode(file: &OpenFile, way: Way) -> SysResult<()> {
+    let flags = file.flags();
+    let open = if way == Way::In { flags.readable() } else { flags.writable() };
+    if open { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// A single buffer, checked, and the end of the transfer from `pos` on.
+fn check_one(file: &OpenFile, way: Way, (buf, len): (UserAddr, usize), pos: u64) -> SysResult<()> {
+    check_mode(file, way)?;
+    let len = u64::try_from(len).map_err(|_| Errno::EFAULT)?;
+    check_place(buf.raw(), len)?;
+    let most = u64::try_from(MAX_RW_COUNT).unwrap_or(u64::MAX);
+    let end = pos.checked_add(len.min(most));
+    if end.is_some_and(|end| i64::try_from(end).is_ok()) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Buffers of a vectored transfer after the mode; `None` when nothing is to be moved.
+fn vectors(
+    cx: &Cx<'_>,
+    file: &OpenFile,
+    way: Way,
+    (iov, count): (UserPtr<Iovec>, u64),
+) -> SysResult<Option<Buffers>> {
+    check_mode(file, way)?;
+    let list = buffers(cx, iov, count)?;
+    let empty = list.iter().all(|slice| slice.len == 0);
+    Ok((!empty).then_some(list))
 }
 
 fn one(addr: UserAddr, len: usize) -> [UserSlice; 1] {
@@ -52,6 +99,7 @@ fn count_write(cx: &Cx<'_>, done: CallResult<usize>) -> CallResult<usize> {
 /// read(2).
 pub fn read(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
+    check_one(&file, Way::In, (buf, count), 0)?;
     let done = file.read(&mut cx.mm().sink(&one(buf, count)), &cx.caller());
     count_read(cx, done)
 }
@@ -59,6 +107,7 @@ pub fn read(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<
 /// write(2).
 pub fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
+    check_one(&file, Way::Out, (buf, count), 0)?;
     let done = file.write(&mut cx.mm().source(&one(buf, count)), &cx.caller());
     count_write(cx, done)
 }
@@ -67,6 +116,9 @@ pub fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> CallResult
 pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
+    if file.ops().has_offset() {
+        check_one(&file, Way::In, (buf, count), pos)?;
+    }
     let done = file.read_at(&mut cx.mm().sink(&one(buf, count)), pos, &cx.caller());
     count_read(cx, done)
 }
@@ -75,6 +127,9 @@ pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -
 pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
+    if file.ops().has_offset() {
+        check_one(&file, Way::Out, (buf, count), pos)?;
+    }
     let done = file.write_at(&mut cx.mm().source(&one(buf, count)), pos, &cx.caller());
     count_write(cx, done)
 }
@@ -82,7 +137,7 @@ pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize, pos: i64) 
 /// readv(2).
 pub fn readv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    let Some(list) = vectors(cx, &file, Way::In, (iov, count))? else { return Ok(0) };
     let done = file.read(&mut cx.mm().sink(&list), &cx.caller());
     count_read(cx, done)
 }
@@ -90,7 +145,7 @@ pub fn readv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallRe
 /// writev(2).
 pub fn writev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    let Some(list) = vectors(cx, &file, Way::Out, (iov, count))? else { return Ok(0) };
     let done = file.write(&mut cx.mm().source(&list), &cx.caller());
     count_write(cx, done)
 }
@@ -99,7 +154,10 @@ pub fn writev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64) -> CallR
 pub fn preadv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    if !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let Some(list) = vectors(cx, &file, Way::In, (iov, count))? else { return Ok(0) };
     let done = file.read_at(&mut cx.mm().sink(&list), pos, &cx.caller());
     count_read(cx, done)
 }
@@ -108,7 +166,10 @@ pub fn preadv(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64
 pub fn pwritev(cx: &mut Cx<'_>, fd: Fd, iov: UserPtr<Iovec>, count: u64, pos: i64) -> CallResult<usize> {
     let pos = offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    if !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let Some(list) = vectors(cx, &file, Way::Out, (iov, count))? else { return Ok(0) };
     let done = file.write_at(&mut cx.mm().source(&list), pos, &cx.caller());
     count_write(cx, done)
 }
@@ -133,7 +194,10 @@ pub fn preadv2(
 ) -> CallResult<usize> {
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    if pos.is_some() && !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let Some(list) = vectors(cx, &file, Way::In, (iov, count))? else { return Ok(0) };
     let done = file.read_with(&mut cx.mm().sink(&list), pos, rw_flags(flags)?, &cx.caller());
     count_read(cx, done)
 }
@@ -150,7 +214,10 @@ pub fn pwritev2(
 ) -> CallResult<usize> {
     let pos = maybe_offset(pos)?;
     let file = cx.files().get_io(fd)?;
-    let list = buffers(cx, iov, count)?;
+    if pos.is_some() && !file.ops().has_offset() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let Some(list) = vectors(cx, &file, Way::Out, (iov, count))? else { return Ok(0) };
     let done = file.write_with(&mut cx.mm().source(&list), pos, rw_flags(flags)?, &cx.caller());
     count_write(cx, done)
 }

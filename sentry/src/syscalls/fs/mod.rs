@@ -53,6 +53,9 @@ pub(super) fn walk_with<T>(
     resolve: Resolve,
     act: impl FnOnce(&Walk<'_>) -> CallResult<T>,
 ) -> CallResult<T> {
+    if path.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
     let fs = cx.fs().snapshot();
     let by = cx.caller();
     let anchored = path.first() == Some(&b'/') && !resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
@@ -60,12 +63,15 @@ pub(super) fn walk_with<T>(
         DirFd::At(fd) if !anchored => Some(base_location(&cx.files().get(fd)?)),
         _ => None,
     };
+    if base.as_ref().is_some_and(|base| !base.dentry.is_dir()) {
+        return Err(Errno::ENOTDIR.into());
+    }
     let walk = Walk { resolve, ..Walk::new(&fs, &by).at(base.as_ref()) };
     act(&walk)
 }
 
 /// Where an open file is, also a pipe or a socket (whose place has no name).
-pub(super) fn base_location(file: &Arc<OpenFile>) -> Location {
+pub(in crate::syscalls) fn base_location(file: &Arc<OpenFile>) -> Location {
     file.location().cloned().unwrap_or_else(|| vfs::anon::location_of(file))
 }
 

@@ -3,6 +3,7 @@
 use super::walk_at;
 use crate::task::Cx;
 use abi::{CallResult, DirFd, Errno, SysResult, UserAddr, UserCStr};
+use vfs::Follow;
 use vfs::mount_ops::{self, MountCall, UmountFlags};
 
 /// A string argument that may be NULL.
@@ -20,6 +21,7 @@ pub fn mount(
     data: UserAddr,
 ) -> CallResult<()> {
     const MAGIC: u64 = 0xc0ed_0000;
+    const MOST_FLAGS: u64 = 0x7fff_ffff;
     let flags = if flags & 0xffff_0000 == MAGIC { flags & 0xffff } else { flags };
     let call = MountCall::from_bits_truncate(u32::try_from(flags & 0xffff_ffff).unwrap_or(0));
     let kind = text(cx, kind)?;
@@ -28,6 +30,11 @@ pub fn mount(
     let options = if data.is_null() { Vec::new() } else { cx.path(UserCStr::new(data))? };
     let target = cx.path(target)?;
     walk_at(cx, DirFd::Cwd, &target, |walk| {
+        if flags > MOST_FLAGS {
+            // MS_NOUSER and beyond: the kernel's own, said once the target is there.
+            walk.find(&target, Follow::Yes)?;
+            return Err(Errno::EINVAL.into());
+        }
         Ok(mount_ops::mount(walk, &source, &target, &kind, call, &options)?)
     })
 }

@@ -80,7 +80,8 @@ pub fn newfstatat(
     out: UserPtr<Stat>,
     flags: u32,
 ) -> CallResult<()> {
-    only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT)?;
+    const SYNC_TYPE: u32 = 0x6000;
+    only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | SYNC_TYPE)?;
     let path = path_or_empty(cx, path, flags)?;
     let (attr, at) = attr_of(cx, dirfd, &path, flags)?;
     Ok(cx.write(out, &to_stat(cx, &attr, at.mount.sb.fs.dev()))?)

@@ -45,10 +45,10 @@ pub fn sync_file_range(cx: &mut Cx<'_>, fd: Fd, offset: i64, len: i64, flags: u3
 /// posix_fadvise(2): hints about a page cache that is the host's.
 pub fn fadvise64(cx: &mut Cx<'_>, fd: Fd, _offset: i64, len: i64, advice: u32) -> CallResult<()> {
     let file = cx.files().get_io(fd)?;
-    if len < 0 || advice > 5 {
-        return Err(Errno::EINVAL.into());
+    if vfs::event::pipe::of(&file).is_some() {
+        return Err(Errno::ESPIPE.into());
     }
-    if file.is_seekable() { Ok(()) } else { Err(Errno::ESPIPE.into()) }
+    if len < 0 || advice > 5 { Err(Errno::EINVAL.into()) } else { Ok(()) }
 }
 /// readahead(2): a hint, after the checks.
 pub fn readahead(cx: &mut Cx<'_>, fd: Fd, _offset: i64, _count: usize) -> CallResult<()> {

@@ -24,6 +24,11 @@ pub fn mknod(cx: &mut Cx<'_>, path: UserCStr, mode: u32, dev: u32) -> CallResult
 
 /// mknodat(2).
 pub fn mknodat(cx: &mut Cx<'_>, dirfd: DirFd, path: UserCStr, mode: u32, dev: u32) -> CallResult<()> {
+    match mode & 0o170_000 {
+        0o040_000 => return Err(Errno::EPERM.into()),
+        0 | 0o100_000 | 0o010_000 | 0o140_000 | 0o020_000 | 0o060_000 => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
     let path = cx.path(path)?;
     walk_at(cx, dirfd, &path, |walk| Ok(vfs::ops::mknod(walk, &path, mode, u64::from(dev))?))
 }
@@ -64,12 +69,12 @@ pub fn linkat(
 ) -> CallResult<()> {
     only(flags, AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)?;
     let old = cx.path(old)?;
-    let new = cx.path(new)?;
     if old.is_empty() && flags & AT_EMPTY_PATH != 0 && !cx.cred().has(vfs::Capabilities::DAC_READ_SEARCH) {
         return Err(Errno::ENOENT.into());
     }
     let follow = if flags & AT_SYMLINK_FOLLOW != 0 { Follow::Yes } else { Follow::No };
     let source = place(cx, old_dir, &old, flags, follow)?;
+    let new = cx.path(new)?;
     walk_at(cx, new_dir, &new, |walk| Ok(vfs::ops::link(walk, &source, &new)?))
 }
 
@@ -117,8 +122,15 @@ pub fn renameat2(
         return Err(Errno::EINVAL.into());
     }
     let old = cx.path(old)?;
-    let new = cx.path(new)?;
     walk_at(cx, old_dir, &old, |from: &Walk<'_>| {
+        let new = match cx.path(new) {
+            Ok(new) => new,
+            Err(errno) => {
+                // What is wrong with the old path is said first.
+                from.parent(&old)?;
+                return Err(errno.into());
+            }
+        };
         walk_at(cx, new_dir, &new, |to: &Walk<'_>| Ok(vfs::ops::rename(from, &old, to, &new, flags)?))
     })
 }

@@ -10,13 +10,23 @@ use vfs::walk::Follow;
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
 
-fn at_path(cx: &Cx<'_>, path: UserCStr, follow: Follow) -> CallResult<Location> {
-    let path = cx.path(path)?;
-    place(cx, DirFd::Cwd, &path, 0, follow)
+/// Whose attributes: looked for after the other arguments were copied in.
+#[derive(Clone, Copy)]
+enum Whose {
+    Path(UserCStr, Follow),
+    File(Fd),
 }
 
-fn at_fd(cx: &Cx<'_>, fd: Fd) -> CallResult<Location> {
-    Ok(base_location(&cx.files().get_io(fd)?))
+impl Whose {
+    fn find(self, cx: &Cx<'_>) -> CallResult<Location> {
+        match self {
+            Whose::Path(path, follow) => {
+                let path = cx.path(path)?;
+                place(cx, DirFd::Cwd, &path, 0, follow)
+            }
+            Whose::File(fd) => Ok(base_location(&cx.files().get_io(fd)?)),
+        }
+    }
 }
 
 fn name(cx: &Cx<'_>, name: UserCStr) -> SysResult<Vec<u8>> {
@@ -38,19 +48,13 @@ fn give(cx: &Cx<'_>, bytes: &[u8], buf: UserAddr, size: usize) -> CallResult<usi
     Ok(bytes.len())
 }
 
-fn get(cx: &Cx<'_>, at: &Location, key: UserCStr, buf: UserAddr, size: usize) -> CallResult<usize> {
-    let value = vfs::ops::get_xattr(at, &name(cx, key)?, &cx.caller())?;
+fn get(cx: &Cx<'_>, at: Whose, key: UserCStr, buf: UserAddr, size: usize) -> CallResult<usize> {
+    let key = name(cx, key)?;
+    let value = vfs::ops::get_xattr(&at.find(cx)?, &key, &cx.caller())?;
     give(cx, &value, buf, size)
 }
 
-fn set(
-    cx: &Cx<'_>,
-    at: &Location,
-    key: UserCStr,
-    value: UserAddr,
-    size: usize,
-    flags: u32,
-) -> CallResult<()> {
+fn set(cx: &Cx<'_>, at: Whose, key: UserCStr, value: UserAddr, size: usize, flags: u32) -> CallResult<()> {
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let key = name(cx, key)?;
     if size > SIZE_MAX {
@@ -58,16 +62,17 @@ fn set(
     }
     let mut bytes = vec![0; size];
     cx.mm().read_bytes(value, &mut bytes)?;
-    Ok(vfs::ops::set_xattr(at, &key, &bytes, flags, &cx.caller())?)
+    Ok(vfs::ops::set_xattr(&at.find(cx)?, &key, &bytes, flags, &cx.caller())?)
 }
 
-fn list(cx: &Cx<'_>, at: &Location, buf: UserAddr, size: usize) -> CallResult<usize> {
-    let names = vfs::ops::list_xattr(at, &cx.caller())?;
+fn list(cx: &Cx<'_>, at: Whose, buf: UserAddr, size: usize) -> CallResult<usize> {
+    let names = vfs::ops::list_xattr(&at.find(cx)?, &cx.caller())?;
     give(cx, &names, buf, size)
 }
 
-fn remove(cx: &Cx<'_>, at: &Location, key: UserCStr) -> CallResult<()> {
-    Ok(vfs::ops::remove_xattr(at, &name(cx, key)?, &cx.caller())?)
+fn remove(cx: &Cx<'_>, at: Whose, key: UserCStr) -> CallResult<()> {
+    let key = name(cx, key)?;
+    Ok(vfs::ops::remove_xattr(&at.find(cx)?, &key, &cx.caller())?)
 }
 
 /// getxattr(2).
@@ -78,7 +83,7 @@ pub fn getxattr(
     value: UserAddr,
     size: usize,
 ) -> CallResult<usize> {
-    get(cx, &at_path(cx, path, Follow::Yes)?, name, value, size)
+    get(cx, Whose::Path(path, Follow::Yes), name, value, size)
 }
 /// lgetxattr(2).
 pub fn lgetxattr(
@@ -88,11 +93,11 @@ pub fn lgetxattr(
     value: UserAddr,
     size: usize,
 ) -> CallResult<usize> {
-    get(cx, &at_path(cx, path, Follow::No)?, name, value, size)
+    get(cx, Whose::Path(path, Follow::No), name, value, size)
 }
 /// fgetxattr(2).
 pub fn fgetxattr(cx: &mut Cx<'_>, fd: Fd, name: UserCStr, value: UserAddr, size: usize) -> CallResult<usize> {
-    get(cx, &at_fd(cx, fd)?, name, value, size)
+    get(cx, Whose::File(fd), name, value, size)
 }
 /// setxattr(2).
 pub fn setxattr(
@@ -103,7 +108,7 @@ pub fn setxattr(
     size: usize,
     flags: u32,
 ) -> CallResult<()> {
-    set(cx, &at_path(cx, path, Follow::Yes)?, name, value, size, flags)
+    set(cx, Whose::Path(path, Follow::Yes), name, value, size, flags)
 }
 /// lsetxattr(2).
 pub fn lsetxattr(
@@ -114,7 +119,7 @@ pub fn lsetxattr(
     size: usize,
     flags: u32,
 ) -> CallResult<()> {
-    set(cx, &at_path(cx, path, Follow::No)?, name, value, size, flags)
+    set(cx, Whose::Path(path, Follow::No), name, value, size, flags)
 }
 /// fsetxattr(2).
 pub fn fsetxattr(
@@ -125,29 +130,29 @@ pub fn fsetxattr(
     size: usize,
     flags: u32,
 ) -> CallResult<()> {
-    set(cx, &at_fd(cx, fd)?, name, value, size, flags)
+    set(cx, Whose::File(fd), name, value, size, flags)
 }
 /// listxattr(2).
 pub fn listxattr(cx: &mut Cx<'_>, path: UserCStr, buf: UserAddr, size: usize) -> CallResult<usize> {
-    list(cx, &at_path(cx, path, Follow::Yes)?, buf, size)
+    list(cx, Whose::Path(path, Follow::Yes), buf, size)
 }
 /// llistxattr(2).
 pub fn llistxattr(cx: &mut Cx<'_>, path: UserCStr, buf: UserAddr, size: usize) -> CallResult<usize> {
-    list(cx, &at_path(cx, path, Follow::No)?, buf, size)
+    list(cx, Whose::Path(path, Follow::No), buf, size)
 }
 /// flistxattr(2).
 pub fn flistxattr(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, size: usize) -> CallResult<usize> {
-    list(cx, &at_fd(cx, fd)?, buf, size)
+    list(cx, Whose::File(fd), buf, size)
 }
 /// removexattr(2).
 pub fn removexattr(cx: &mut Cx<'_>, path: UserCStr, name: UserCStr) -> CallResult<()> {
-    remove(cx, &at_path(cx, path, Follow::Yes)?, name)
+    remove(cx, Whose::Path(path, Follow::Yes), name)
 }
 /// lremovexattr(2).
 pub fn lremovexattr(cx: &mut Cx<'_>, path: UserCStr, name: UserCStr) -> CallResult<()> {
-    remove(cx, &at_path(cx, path, Follow::No)?, name)
+    remove(cx, Whose::Path(path, Follow::No), name)
 }
 /// fremovexattr(2).
 pub fn fremovexattr(cx: &mut Cx<'_>, fd: Fd, name: UserCStr) -> CallResult<()> {
-    remove(cx, &at_fd(cx, fd)?, name)
+    remove(cx, Whose::File(fd), name)
 }

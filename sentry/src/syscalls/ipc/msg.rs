@@ -37,10 +37,10 @@ fn wait<T>(
 
 /// msgsnd(2).
 pub fn msgsnd(cx: &mut Cx<'_>, id: i32, message: UserAddr, len: usize, flags: u32) -> CallResult<()> {
+    let kind: i64 = cx.read(UserPtr::new(message))?;
     if len > MAX_MESSAGE {
         return Err(Errno::EINVAL.into());
     }
-    let kind: i64 = cx.read(UserPtr::new(message))?;
     if kind < 1 {
         return Err(Errno::EINVAL.into());
     }

@@ -1,5 +1,6 @@
 //! mremap(2), madvise(2), msync(2), mincore(2), mlock(2) and its kin.
 
+use crate::loader::TASK_SIZE;
 use crate::task::Cx;
 use abi::{CallResult, Errno, PAGE_SIZE, UserAddr};
 use mm::{Advice, LockScope, RemapArgs, RemapFlags};
@@ -35,6 +36,15 @@ pub fn mincore(cx: &mut Cx<'_>, addr: UserAddr, len: u64, out: UserAddr) -> Call
     // In pieces: the answer for a large range is large.
     const PIECE: u64 = 4096 * PAGE_SIZE;
     let mut done = 0;
+    if addr.is_page_aligned() {
+        let end = out.raw().checked_add(len.div_ceil(PAGE_SIZE));
+        if addr.raw().checked_add(len).is_none_or(|end| end > TASK_SIZE) {
+            return Err(Errno::ENOMEM.into());
+        }
+        if end.is_none_or(|end| end > TASK_SIZE) {
+            return Err(Errno::EFAULT.into());
+        }
+    }
     if len == 0 {
         cx.mm().mincore(addr, 0)?;
     }

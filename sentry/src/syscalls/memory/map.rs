@@ -22,6 +22,9 @@ pub fn mmap(
     fd: Fd,
     offset: u64,
 ) -> CallResult<UserAddr> {
+    if !offset.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
     let file = if flags.contains(MapFlags::ANONYMOUS) {
         None
     } else {
@@ -50,6 +53,10 @@ fn map_file(
     // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE
     if !matches!(flags.bits() & 0xf, 1..=3) || len == 0 {
         return Err(Errno::EINVAL);
+    }
+    let whole = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+    if whole > crate::loader::TASK_SIZE {
+        return Err(Errno::ENOMEM);
     }
     let shared = flags.contains(MapFlags::SHARED);
     let mode = file.flags();

@@ -22,9 +22,24 @@ fn split(kind: i32) -> SysResult<(i32, OpenFlags)> {
     }
 }
 
+/// What every kernel says of numbers that are no family, or no type.
+fn check_family(domain: i32, kind: i32) -> SysResult<()> {
+    const FAMILIES: i32 = 46;
+    const TYPES: i32 = 11;
+    if !(0..FAMILIES).contains(&domain) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if !(0..TYPES).contains(&kind) {
+        return Err(Errno::EINVAL);
+    }
+    // AF_UNSPEC and those that are not built in: said before the type is looked at.
+    if matches!(domain, 0 | 3..=9 | 11..=14) { Err(Errno::EAFNOSUPPORT) } else { Ok(()) }
+}
+
 /// socket(2).
 pub fn socket(cx: &mut Cx<'_>, domain: i32, kind: i32, protocol: i32) -> CallResult<Fd> {
     let (kind, flags) = split(kind)?;
+    check_family(domain, kind)?;
     let file = net::create(&cx.owned.ns.net, domain, kind, protocol, flags, &cx.caller())?;
     install(cx, file, flags)
 }
@@ -38,6 +53,10 @@ pub fn socketpair(
     out: UserPtr<[i32; 2]>,
 ) -> CallResult<()> {
     let (kind, flags) = split(kind)?;
+    // The numbers must have a place before anything is made.
+    let before = cx.read(out)?;
+    cx.write(out, &before)?;
+    check_family(domain, kind)?;
     let (a, b) = net::create_pair(&cx.owned.ns.net, domain, kind, protocol, flags, &cx.caller())?;
     let first = install(cx, a, flags)?;
     let second = install(cx, b, flags).inspect_err(|_| {
@@ -94,10 +113,10 @@ pub fn accept4(
     len: UserPtr<i32>,
     flags: OpenFlags,
 ) -> CallResult<Fd> {
+    let file = file(cx, fd)?;
     if !(OpenFlags::NONBLOCK | OpenFlags::CLOEXEC).contains(flags) {
         return Err(Errno::EINVAL.into());
     }
-    let file = file(cx, fd)?;
     let (made, peer) = sockets::of(&file)?.accept(&file, flags, &cx.caller())?;
     let fd = install(cx, made, flags)?;
     if !addr.is_null()

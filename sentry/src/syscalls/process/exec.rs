@@ -25,24 +25,21 @@ pub fn execveat(
     envp: UserPtr<u64>,
     flags: u32,
 ) -> CallResult<()> {
+    let path = cx.path(path)?;
+    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT.into());
+    }
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let path = cx.path(path)?;
     let follow = if flags & AT_SYMLINK_NOFOLLOW == 0 { Follow::Yes } else { Follow::No };
-    let (file, name) = open(cx, dirfd, &path, flags, follow)?;
+    let (file, name) = open(cx, dirfd, &path, follow)?;
     let argv = strings(cx, argv)?;
     let envp = strings(cx, envp)?;
     exec(cx, ExecRequest { file, name, argv, envp })
 }
 
-fn open(
-    cx: &Cx<'_>,
-    dirfd: DirFd,
-    path: &[u8],
-    flags: u32,
-    follow: Follow,
-) -> SysResult<(loader::Executable, Vec<u8>)> {
+fn open(cx: &Cx<'_>, dirfd: DirFd, path: &[u8], follow: Follow) -> SysResult<(loader::Executable, Vec<u8>)> {
     let fs = cx.fs().snapshot();
     let by = cx.caller();
     let base = match dirfd {
@@ -52,12 +49,12 @@ fn open(
     let Some((fd, base)) = base else {
         return Ok((loader::open(&Walk::new(&fs, &by), path, follow)?, path.to_vec()));
     };
-    let location = base.location().cloned().ok_or(Errno::EACCES)?;
+    let location = crate::syscalls::fs::base_location(&base);
     if path.is_empty() {
-        if flags & AT_EMPTY_PATH == 0 {
-            return Err(Errno::ENOENT);
-        }
         return Ok((loader::open_location(location, &by)?, format!("/dev/fd/{fd}").into_bytes()));
+    }
+    if !location.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
     }
     let walk = Walk::new(&fs, &by).at(Some(&location));
     let mut name = format!("/dev/fd/{fd}/").into_bytes();

@@ -54,7 +54,7 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> CallResult<()> {
 
 /// setns(2).
 pub fn setns(cx: &mut Cx<'_>, fd: Fd, kinds: u32) -> CallResult<()> {
-    let file = cx.files().get(fd)?;
+    let file = cx.files().get_io(fd)?;
     let wanted = CloneFlags::from_bits(u64::from(kinds)).ok_or(Errno::EINVAL)?;
     if let Ok(process) = pidfd::process_of(&file) {
         if wanted.is_empty() || !CloneFlags::NAMESPACES.contains(wanted) {

@@ -72,6 +72,9 @@ pub fn process_vm_readv(
         return Err(Errno::EINVAL.into());
     }
     let (local, remote) = (vectors(cx, local, local_count)?, vectors(cx, remote, remote_count)?);
+    if [&local, &remote].iter().any(|list| list.iter().all(|(_, len)| *len == 0)) {
+        return Ok(0);
+    }
     let other = other_memory(cx, pid)?;
     Ok(copy((&other, &remote), (cx.mm(), &local))?)
 }
@@ -90,6 +93,9 @@ pub fn process_vm_writev(
         return Err(Errno::EINVAL.into());
     }
     let (local, remote) = (vectors(cx, local, local_count)?, vectors(cx, remote, remote_count)?);
+    if [&local, &remote].iter().any(|list| list.iter().all(|(_, len)| *len == 0)) {
+        return Ok(0);
+    }
     let other = other_memory(cx, pid)?;
     Ok(copy((cx.mm(), &local), (&other, &remote))?)
 }

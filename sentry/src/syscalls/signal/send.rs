@@ -54,7 +54,6 @@ pub fn force_for(cx: &Cx<'_>, process: &Process) -> Force {
 
 /// kill(2).
 pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
-    let signal = signal_of(signal)?;
     let ns = cx.shared_ns().ok_or(Errno::ESRCH)?;
     if pid > 0 {
         let number = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
@@ -62,7 +61,7 @@ pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
             let tree = cx.kernel().tree.lock();
             Arc::clone(tree.find_task(&ns, number).ok_or(Errno::ESRCH)?)
         };
-        return Ok(send_one(cx, &task.process, signal)?);
+        return Ok(send_one(cx, &task.process, signal_of(signal)?)?);
     }
     if pid == i32::MIN {
         return Err(Errno::ESRCH.into());
@@ -82,7 +81,10 @@ pub fn kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> CallResult<()> {
         });
         meant.map(|node| Arc::clone(&node.process)).collect()
     };
-    send_all(cx, &targets, signal)
+    if targets.is_empty() {
+        return Err(Errno::ESRCH.into());
+    }
+    send_all(cx, &targets, signal_of(signal)?)
 }
 
 fn send_all(cx: &Cx<'_>, targets: &[Arc<Process>], signal: Option<Signal>) -> CallResult<()> {
@@ -128,8 +130,8 @@ fn find_thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32) -> SysResult<Arc<TaskSh
 }
 
 fn send_thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32, signal: u32) -> CallResult<()> {
-    let signal = signal_of(signal)?;
     let task = find_thread(cx, tgid, tid)?;
+    let signal = signal_of(signal)?;
     may_signal(cx, &task, signal)?;
     if let Some(signal) = signal {
         let info = user_info(cx, signal, code::SI_TKILL);
@@ -157,9 +159,11 @@ pub fn check_user_info(cx: &Cx<'_>, info: &SigInfo, target_root: u32) -> SysResu
 /// rt_sigqueueinfo(2).
 pub fn rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, signal: u32, info: UserPtr<SigInfo>) -> CallResult<()> {
     let mut info: SigInfo = cx.read(info)?;
+    let task = find_thread(cx, None, pid).map_err(|_| Errno::ESRCH);
+    // Nobody but itself hears what looks like the kernel's.
+    check_user_info(cx, &info, task.as_ref().map_or(0, |task| task.process.pid.root()))?;
+    let task = task?;
     let signal = signal_of(signal)?;
-    let task = find_thread(cx, None, pid).map_err(|_| Errno::ESRCH)?;
-    check_user_info(cx, &info, task.process.pid.root())?;
     may_signal(cx, &task, signal)?;
     if let Some(signal) = signal {
         info.signo = i32::from(signal.number());

@@ -35,9 +35,9 @@ pub fn prlimit64(
     new: UserPtr<Rlimit>,
     old: UserPtr<Rlimit>,
 ) -> CallResult<()> {
-    let resource = Resource::new(resource)?;
     let value = if new.is_null() { None } else { Some(cx.read(new)?) };
     let task = find(cx, pid)?;
+    let resource = Resource::new(resource)?;
     let before = task.process.limits.lock().get(resource);
     if let Some(value) = value {
         set(cx, &task, resource, value)?;

@@ -84,13 +84,16 @@ fn range(policy: u32) -> SysResult<(u32, u32)> {
     }
 }
 
+/// The policy of schedulers in BPF: it has a range, whether one is loaded or not.
+const SCHED_EXT: u32 = 7;
+
 /// sched_get_priority_max(2).
 pub fn sched_get_priority_max(_cx: &mut Cx<'_>, policy: u32) -> CallResult<u32> {
-    Ok(range(policy)?.1)
+    Ok(if policy == SCHED_EXT { 0 } else { range(policy)?.1 })
 }
 /// sched_get_priority_min(2).
 pub fn sched_get_priority_min(_cx: &mut Cx<'_>, policy: u32) -> CallResult<u32> {
-    Ok(range(policy)?.0)
+    Ok(if policy == SCHED_EXT { 0 } else { range(policy)?.0 })
 }
 /// sched_rr_get_interval(2).
 pub fn sched_rr_get_interval(cx: &mut Cx<'_>, pid: i32, out: UserPtr<Timespec>) -> CallResult<()> {

@@ -434,6 +434,9 @@ impl FileOps for Epoll {
             out.extend_from_slice(line.as_bytes());
         }
     }
+    fn ignores_seeks(&self) -> bool {
+        true
+    }
     fn link_name(&self) -> Option<Vec<u8>> {
         Some(b"anon_inode:[eventpoll]".to_vec())
     }

@@ -67,7 +67,7 @@ impl FileOps for EventFd {
         dst.put(&value.to_ne_bytes())
     }
     fn write(&self, _io: &Io<'_>, src: &mut dyn GuestSource, _by: &Caller<'_>) -> SysResult<(usize, u64)> {
-        if src.remaining() < 8 {
+        if src.remaining() != 8 {
             return Err(Errno::EINVAL);
         }
         // The source stays whole for the retry.
@@ -117,6 +117,9 @@ impl FileOps for EventFd {
     }
     fn fdinfo(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("eventfd-count: {:16x}\n", *self.count.lock()).as_bytes());
+    }
+    fn ignores_seeks(&self) -> bool {
+        true
     }
     fn link_name(&self) -> Option<Vec<u8>> {
         Some(b"anon_inode:[eventfd]".to_vec())

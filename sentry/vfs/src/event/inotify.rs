@@ -469,6 +469,9 @@ impl FileOps for Inotify {
             out.extend_from_slice(line.as_bytes());
         }
     }
+    fn ignores_seeks(&self) -> bool {
+        true
+    }
     fn link_name(&self) -> Option<Vec<u8>> {
         Some(b"anon_inode:inotify".to_vec())
     }

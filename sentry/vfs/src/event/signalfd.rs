@@ -90,6 +90,9 @@ impl FileOps for SignalFd {
     fn fdinfo(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("sigmask:\t{:016x}\n", self.mask().0).as_bytes());
     }
+    fn ignores_seeks(&self) -> bool {
+        true
+    }
     fn link_name(&self) -> Option<Vec<u8>> {
         Some(b"anon_inode:[signalfd]".to_vec())
     }

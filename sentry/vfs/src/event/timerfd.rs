@@ -332,6 +332,9 @@ impl FileOps for TimerFd {
         );
         out.extend_from_slice(text.as_bytes());
     }
+    fn ignores_seeks(&self) -> bool {
+        true
+    }
     fn link_name(&self) -> Option<Vec<u8>> {
         Some(b"anon_inode:[timerfd]".to_vec())
     }
