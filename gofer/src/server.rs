@@ -4,16 +4,14 @@ use crate::confine::{have_own_descriptors, host, stat_fd};
 use crate::handle::{Handles, Held};
 use crate::{Config, Export, Filter, GoferError, filter};
 use abi::{Errno, SysResult};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
+use platform::post::Answerer;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
-use wire::{Attached, Handle, MAX_MESSAGE, Node, Reply, Request};
+use wire::{Attached, Handle, Node, Reply, Request};
 
 /// Descriptors kept free for the work of one request.
 const SPARE_DESCRIPTORS: u64 = 64;
+
+const _: () = assert!(wire::MAX_MESSAGE <= platform::post::ROOM);
 
 /// All that a gofer knows.
 #[derive(Debug)]
@@ -56,63 +54,24 @@ pub fn serve(config: Config) -> Result<(), GoferError> {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
     let limit = files.saturating_sub(SPARE_DESCRIPTORS + u64::try_from(exports.len()).unwrap_or(0));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut post = Answerer::new(socket).map_err(GoferError::Socket)?;
     if filter == Filter::Installed {
         filter::install()?;
     }
     let mut server = Server { exports, handles: Handles::new(limit), scratch: Vec::new() };
-    server.run(&socket).map_err(GoferError::Socket)
+    server.run(&mut post).map_err(GoferError::Socket)
 }
 
 impl Server {
-    fn run(&mut self, socket: &OwnedFd) -> SysResult<()> {
-        // So large that the allocator maps it: pages that no message reaches never come into being.
-        let mut request = vec![0; ROOM];
-        let request = request.get_mut(..MAX_MESSAGE).ok_or(Errno::ENOMEM)?;
-        let mut bytes = Vec::new();
-        // Requests come in bursts, and waking a sleeper costs ten times what most of them take. So after a reply
-        // the thread looks for the next request for a moment, giving way to whoever wants its CPU; unless the
-        // last such look was in vain. Idle, it sleeps.
-        let mut look = Look::Away;
-        // Requests to go until it looks again on a machine where giving way costs a turn.
-        let mut crowded = 0u32;
-        // Whether what start-up took has been given back; once, at the first long silence.
-        let mut rested = false;
-        loop {
-            let found = match look {
-                Look::Out if crowded == 0 => look_out(socket, request, &mut crowded)?,
-                _ => None,
-            };
-            crowded = crowded.saturating_sub(1);
-            look = if found.is_some() { Look::Out } else { Look::Away };
-            let len = match found {
-                Some(len) => len,
-                None => {
-                    let asleep = Instant::now();
-                    if !rested && is_quiet(socket) {
-                        platform::host::rest();
-                        rested = true;
-                    }
-                    let len = loop {
-                        if let Some(len) = receive(socket, request, RecvFlags::TRUNC)? {
-                            break len;
-                        }
-                    };
-                    if asleep.elapsed() < LOOK_OUT * 2 {
-                        look = Look::Out;
-                    }
-                    len
+    fn run(&mut self, post: &mut Answerer) -> SysResult<()> {
+        let (mut request, mut bytes) = (Vec::new(), Vec::new());
+        while post.next(&mut request, platform::host::rest)? {
+            let answer = match Request::decode(&request) {
+                Ok((closing, request)) => {
+                    closing.into_iter().for_each(|node| self.handles.remove(node));
+                    self.handle(request)
                 }
-            };
-            if len == 0 {
-                return Ok(());
-            }
-            let answer = match request.get(..len).map(Request::decode) {
-                Some(Ok(Request::Close { nodes })) => {
-                    nodes.into_iter().for_each(|node| self.handles.remove(node));
-                    continue;
-                }
-                Some(Ok(request)) => self.handle(request),
-                _ => Err(Errno::EBADMSG),
+                Err(_) => Err(Errno::EBADMSG),
             };
             let answer = answer.unwrap_or_else(|errno| Reply::failed(errno).into());
             bytes.clear();
@@ -120,12 +79,11 @@ impl Server {
                 bytes.clear();
                 Reply::failed(errno).encode(&mut bytes)?;
             }
-            match send(socket, &bytes, answer.donated.as_ref()) {
-                Ok(()) => {}
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
-                Err(errno) => return Err(errno),
+            if !post.answer(&mut bytes, answer.donated.as_ref().map(AsFd::as_fd))? {
+                break;
             }
         }
+        Ok(())
     }
 
     fn handle(&mut self, request: Request<'_>) -> SysResult<Answer> {
@@ -157,8 +115,10 @@ impl Server {
             Request::RemoveXattr { node, name } => self.remove_xattr(node, &name),
             Request::Fsync { node } => self.sync(node, crate::attributes::Scope::File),
             Request::SyncFs { node } => self.sync(node, crate::attributes::Scope::FileSystem),
-            // Served without a reply before.
-            Request::Close { .. } => Err(Errno::EBADMSG),
+            Request::Close { nodes } => {
+                nodes.into_iter().for_each(|node| self.handles.remove(node));
+                Ok(Reply::Done {}.into())
+            }
         }
     }
 
@@ -177,79 +137,6 @@ impl Server {
         match self.exports.get(held.export) {
             Some(export) if !export.flags.contains(wire::ExportFlags::READ_ONLY) => Ok(held),
             _ => Err(Errno::EROFS),
-        }
-    }
-}
-
-/// How long to look for the next request before sleeping.
-const LOOK_OUT: Duration = Duration::from_micros(50);
-
-/// A yield that took this long gave the processor to somebody else, who kept it.
-const CROWDED: Duration = Duration::from_micros(200);
-
-/// Requests that are then slept for.
-const CROWDED_FOR: u32 = 64;
-
-/// Silence after which memory is given back, once.
-const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
-
-/// Room for requests: more than the allocator takes from its heap.
-const ROOM: usize = 256 * 1024;
-
-/// Whether nothing comes for a long moment.
-fn is_quiet(socket: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&QUIET)) == Ok(0)
-}
-
-/// Whether to look out for the next request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    Out,
-    Away,
-}
-
-/// Looks for the next request for a moment. Sets `crowded` when somebody else took the processor meanwhile: who gave way
-/// waits for its turn, a sleeper is woken for what comes.
-fn look_out(socket: &OwnedFd, request: &mut [u8], crowded: &mut u32) -> SysResult<Option<usize>> {
-    let start = Instant::now();
-    loop {
-        if let Some(len) = receive(socket, request, RecvFlags::TRUNC | RecvFlags::DONTWAIT)? {
-            return Ok(Some(len));
-        }
-        if start.elapsed() > LOOK_OUT {
-            return Ok(None);
-        }
-        let before = Instant::now();
-        rustix::thread::sched_yield();
-        if before.elapsed() > CROWDED {
-            *crowded = CROWDED_FOR;
-        }
-    }
-}
-
-/// The length of the next message, which may be more than there is room for; 0 at the end.
-fn receive(socket: &OwnedFd, request: &mut [u8], flags: RecvFlags) -> SysResult<Option<usize>> {
-    // No room for control messages: descriptors that the sentry sends are closed by the host.
-    match rustix::net::recv(socket, request, flags) {
-        Ok((_, len)) => Ok(Some(len)),
-        // A sentry that was killed leaves a reset behind.
-        Err(rustix::io::Errno::CONNRESET) => Ok(Some(0)),
-        Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(None),
-        Err(error) => Err(host(error)),
-    }
-}
-
-fn send(socket: &OwnedFd, bytes: &[u8], donated: Option<&OwnedFd>) -> SysResult<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let rights = donated.map(|fd| [fd.as_fd()]);
-    if let Some(rights) = &rights {
-        control.push(SendAncillaryMessage::ScmRights(rights));
-    }
-    loop {
-        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return result.map(|_| ()).map_err(host),
         }
     }
 }

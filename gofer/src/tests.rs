@@ -2,21 +2,20 @@
 
 use crate::{Config, Export, ExportFlags, Filter, enter_own_descriptors, serve};
 use abi::Errno;
+use platform::post::Asker;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs;
-use std::io::{IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use wire::{
-    Access, Attr, Bytes, Handle, Kind, MAX_MESSAGE, NewNode, Node, Owner, ReaddirFlags, RenameFlags, Reply,
-    Request, SetAttr, Time, TimeChange, WalkEnd, WalkFlags, XattrFlags,
+    Access, Attr, Bytes, Handle, Kind, NewNode, Node, Owner, ReaddirFlags, RenameFlags, Reply, Request,
+    SetAttr, Time, TimeChange, WalkEnd, WalkFlags, XattrFlags,
 };
 
 struct Tree(PathBuf);
@@ -47,7 +46,7 @@ impl Drop for Tree {
 }
 
 struct Client {
-    socket: Option<OwnedFd>,
+    post: Option<Mutex<Asker>>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -68,27 +67,14 @@ impl Client {
             .collect();
         let config = Config { socket: theirs, exports, filter: Filter::Installed };
         let server = std::thread::spawn(move || serve(config).unwrap());
-        Client { socket: Some(ours), server: Some(server) }
+        Client { post: Some(Mutex::new(Asker::new(ours))), server: Some(server) }
     }
 
     fn raw(&self, bytes: &[u8]) -> Answer {
-        let socket = self.socket.as_ref().unwrap();
-        rustix::net::send(socket, bytes, SendFlags::NOSIGNAL).unwrap();
-        let mut buffer = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-        .unwrap();
-        buffer.truncate(got.bytes);
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let mut post = self.post.as_ref().unwrap().lock().unwrap();
+        let mut buffer = Vec::new();
+        post.ask(&mut bytes.to_vec()).unwrap();
+        let fd = post.answer(&mut buffer).unwrap();
         (buffer, fd)
     }
 
@@ -98,7 +84,7 @@ impl Client {
         then: impl FnOnce(Reply<'_>, Option<OwnedFd>) -> T,
     ) -> Result<T, Errno> {
         let mut bytes = Vec::new();
-        request.encode(&mut bytes)?;
+        request.encode(&[], &mut bytes)?;
         let (reply, fd) = self.raw(&bytes);
         match Reply::decode(&reply).unwrap() {
             Reply::Failed { errno } => Err(Errno::from_raw(i32::from(errno))),
@@ -127,7 +113,9 @@ impl Client {
             }
             Reply::Walked { nodes, end: WalkEnd::Failed { errno } } => (nodes, WalkEnd::Failed { errno }),
             Reply::Walked { nodes, end: WalkEnd::Complete {} } => (nodes, WalkEnd::Complete {}),
-            Reply::Walked { nodes, end: WalkEnd::Missing {} } => (nodes, WalkEnd::Missing {}),
+            Reply::Walked { nodes, end: WalkEnd::Missing { dir, default_acl } } => {
+                (nodes, WalkEnd::Missing { dir, default_acl })
+            }
             Reply::Walked { nodes, .. } => (nodes, WalkEnd::NotDirectory {}),
             other => panic!("{other:?}"),
         })
@@ -142,8 +130,8 @@ impl Client {
 
     fn close(&self, nodes: Vec<Handle>) {
         let mut bytes = Vec::new();
-        Request::Close { nodes }.encode(&mut bytes).unwrap();
-        rustix::net::send(self.socket.as_ref().unwrap(), &bytes, SendFlags::NOSIGNAL).unwrap();
+        Request::Close { nodes }.encode(&[], &mut bytes).unwrap();
+        self.post.as_ref().unwrap().lock().unwrap().ask(&mut bytes).unwrap();
     }
 
     fn done(&self, request: &Request<'_>) -> Result<(), Errno> {
@@ -201,7 +189,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.socket = None;
+        self.post = None;
         if let Some(server) = self.server.take()
             && server.join().is_err()
             && !std::thread::panicking()
@@ -241,7 +229,7 @@ fn walks_stop_where_they_must() {
     let (nodes, end) = client.walk(root, "a link file", WalkFlags::empty()).unwrap();
     assert_eq!((nodes.len(), end), (2, WalkEnd::Symlink { target: name("b") }));
     let (nodes, end) = client.walk(root, "a b nothing more", WalkFlags::HANDLE_LAST).unwrap();
-    assert_eq!((nodes.len(), end), (2, WalkEnd::Missing {}));
+    assert_eq!((nodes.len(), end), (2, WalkEnd::Missing { dir: nodes[1].attr, default_acl: 0 }));
     let (nodes, end) = client.walk(root, "a b file more", WalkFlags::empty()).unwrap();
     assert_eq!((nodes.len(), end), (3, WalkEnd::NotDirectory {}));
 
@@ -317,7 +305,7 @@ fn handles_are_checked() {
 fn garbage_is_answered() {
     let tree = Tree::new();
     let client = Client::new(&[(&tree.root(), ExportFlags::empty())]);
-    for bytes in [&b"\xff"[..], b"\x02", &[0; 3000], &vec![7; MAX_MESSAGE], &vec![7; MAX_MESSAGE + 1]] {
+    for bytes in [&b"\xff"[..], b"\x02", &[0; 3000], &vec![7; wire::MAX_MESSAGE]] {
         let (reply, _) = client.raw(bytes);
         assert_eq!(Reply::decode(&reply), Ok(Reply::failed(Errno::EBADMSG)));
     }

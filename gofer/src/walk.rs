@@ -1,6 +1,6 @@
 //! Looking: walks, attributes in bulk, opening, listings.
 
-use crate::confine::{host, lookup, open_for_io, refusal, reopen, stat_entry, stat_fd};
+use crate::confine::{host, lookup, open_for_io, own_name, refusal, reopen, stat_entry, stat_fd};
 use crate::handle::{Held, Listing};
 use crate::server::{Answer, Server};
 use abi::{Errno, SysResult};
@@ -34,6 +34,7 @@ impl Server {
     pub(crate) fn walk(&mut self, from: Handle, names: &[Bytes<'_>], flags: WalkFlags) -> SysResult<Answer> {
         let start = self.handles.get(from)?;
         let export = start.export;
+        let shared = self.exports.get(export).is_some_and(|e| e.flags.contains(ExportFlags::SHARED));
         let mut found: Vec<Found> = Vec::with_capacity(names.len());
         let mut end = WalkEnd::Complete {};
         for (index, name) in names.iter().enumerate() {
@@ -60,7 +61,13 @@ impl Server {
             let node = match step {
                 Ok(node) => node,
                 Err(Errno::ENOENT) => {
-                    end = WalkEnd::Missing {};
+                    let attr = match found.last() {
+                        Some(last) => last.attr,
+                        None => stat_fd(start.fd.as_fd())?,
+                    };
+                    // A creation often follows.
+                    let asks = last && shared && has_default_acl(dir);
+                    end = WalkEnd::Missing { dir: attr, default_acl: u8::from(asks) };
                     break;
                 }
                 Err(errno) => {
@@ -206,6 +213,10 @@ impl Server {
         }
         Ok(Reply::Data { data: link_target(held.fd.as_fd(), b"")?.into() }.into())
     }
+}
+
+fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
+    rustix::fs::getxattr(own_name(dir), c"system.posix_acl_default", &mut [0_u8; 0][..]).is_ok()
 }
 
 /// The host's flags for an access. `EINVAL` for one that makes no sense.

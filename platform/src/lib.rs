@@ -10,6 +10,7 @@
 pub mod fake;
 pub mod host;
 pub mod memory;
+pub mod post;
 pub mod probe;
 pub mod ptrace;
 pub mod registers;

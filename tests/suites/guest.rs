@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
-use tests::bundle::Bundle;
+use tests::bundle::{Bundle, own_root, set};
 use tests::{command, guest_binary, rootfs, workspace};
 
 const LIMIT: Duration = Duration::from_secs(400);
@@ -60,19 +60,41 @@ fn linux_first() {
 }
 
 fn in_sandbox(platform: &str) {
-    let linux = on_linux();
     let bundle = Bundle::new(rootfs::busybox(), &["/guest-tests", "-d", "/tmp"]).bind(
         guest_binary(),
         "/guest-tests",
         "ro",
     );
+    compare(platform, &bundle, &on_linux());
+}
+
+/// The families that are about files, in a directory of the host: a bind mount, and a root that writes reach.
+fn on_host_files(platform: &str) {
+    let families = ["fs", "files", "hostfs"];
+    let of_files = |name: &String| families.iter().any(|family| name.starts_with(&format!("{family}/")));
+    let mut linux = on_linux();
+    linux.retain(|name, _| of_files(name));
+    for place in ["/shared", "/root"] {
+        let args = ["/guest-tests", "-d", place].into_iter().chain(families);
+        let (mut bundle, root) = own_root("");
+        set(&mut bundle, "/process/args", serde_json::json!(args.collect::<Vec<_>>()));
+        // Not the tests' folder, which may lie in memory.
+        let shared = root.join("shared");
+        std::fs::create_dir(&shared).expect("a folder to share");
+        let bundle = bundle.bind(guest_binary(), "/guest-tests", "ro").bind(&shared, "/shared", "rw");
+        eprintln!("in {place}:");
+        compare(platform, &bundle, &linux);
+    }
+}
+
+fn compare(platform: &str, bundle: &Bundle, linux: &BTreeMap<String, Verdict>) {
     let done = command::run(&mut bundle.run(platform), LIMIT);
     let sandbox = parse(&done.stdout);
     assert!(!sandbox.is_empty(), "nothing ran: status {}, {}", done.code(), done.stderr);
     let known = known_gaps(platform);
     let mut gaps = Vec::new();
     let mut closed = Vec::new();
-    for (name, verdict) in &linux {
+    for (name, verdict) in linux {
         if *verdict != Verdict::Ok {
             continue;
         }
@@ -98,4 +120,14 @@ fn systrap() {
 #[test]
 fn ptrace() {
     in_sandbox("ptrace");
+}
+
+#[test]
+fn systrap_on_host_files() {
+    on_host_files("systrap");
+}
+
+#[test]
+fn ptrace_on_host_files() {
+    on_host_files("ptrace");
 }

@@ -56,6 +56,13 @@ fn mountinfo_shows_what_the_bundle_says() {
     assert_eq!(options("/dev/shm"), "rw,nosuid,nodev,noexec,relatime");
     assert_eq!(options("/data"), "ro,noexec,relatime");
     assert_eq!(options("/t"), "rw,noatime");
+    let root_of = |point: &str| line(point).split(' ').nth(3).expect("a root").to_owned();
+    assert!(
+        root_of("/data").ends_with("/data") && data.ends_with(&root_of("/data")[1..]),
+        "{}",
+        line("/data")
+    );
+    assert_eq!(root_of("/t"), "/");
     assert!(line("/t").contains(" shared:"), "{}", line("/t"));
 }
 

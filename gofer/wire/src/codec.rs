@@ -76,13 +76,18 @@ impl<'a> Wire<'a> for Bytes<'a> {
     }
 }
 
+/// As a `Vec` is sent.
+pub(crate) fn put_list<'a, T: Wire<'a>>(items: &[T], out: &mut Vec<u8>) {
+    put_len(items.len(), out);
+    for item in items {
+        item.put(out);
+    }
+}
+
 impl<'a, T: Wire<'a>> Wire<'a> for Vec<T> {
     const MIN: usize = 4;
     fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
-        for item in self {
-            item.put(out);
-        }
+        put_list(self, out);
     }
     fn get(from: &mut Reader<'a>) -> Result<Self, Malformed> {
         let len = get_len(from)?;

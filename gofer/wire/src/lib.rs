@@ -1,7 +1,7 @@
 //! Messages between the sentry and the gofer, the one process that touches host files. No I/O here.
 //!
-//! One request and its reply (all but `Close` have one) are one datagram each on an `AF_UNIX` `SOCK_SEQPACKET` socket; a donated
-//! descriptor rides on the reply as `SCM_RIGHTS`. The client sends one request at a time per socket.
+//! Requests and replies lie in pages that both sides map (`platform::post`), one at a time; a donated descriptor comes on the
+//! socket beside them.
 //!
 //! Both sides treat the other's bytes as hostile: [`Request::decode`] and [`Reply::decode`] check every
 //! length, refuse unknown tags, flags and trailing bytes, allocate no more than the message could hold,

@@ -1,7 +1,7 @@
 //! Requests and replies.
 
 use crate::MAX_MESSAGE;
-use crate::codec::{Malformed, Reader, Wire, tagged};
+use crate::codec::{Malformed, Reader, Wire, put_list, tagged};
 use crate::types::{
     Access, Attached, Attr, Bytes, DirEntry, Handle, NewNode, Node, Owner, ReaddirFlags, RenameFlags,
     SetAttr, StatFs, WalkEnd, WalkFlags, XattrFlags,
@@ -162,7 +162,7 @@ tagged! {
             /// The node.
             node: Handle,
         },
-        /// Gives handles back; unknown ones are ignored. The only request without a reply.
+        /// Gives handles back; unknown ones are ignored. `Done`.
         20 Close {
             /// The handles.
             nodes: Vec<Handle>,
@@ -248,18 +248,21 @@ tagged! {
 }
 
 impl<'a> Request<'a> {
-    /// Appends the message to `out`. `E2BIG` when it is longer than [`MAX_MESSAGE`].
-    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Errno> {
+    /// Appends the message to `out`: handles that are given back with it, and the request. `E2BIG` when it is longer
+    /// than [`MAX_MESSAGE`].
+    pub fn encode(&self, closing: &[Handle], out: &mut Vec<u8>) -> Result<(), Errno> {
+        put_list(closing, out);
         self.put(out);
         if out.len() > MAX_MESSAGE { Err(Errno::E2BIG) } else { Ok(()) }
     }
 
-    /// Reads a whole message.
-    pub fn decode(bytes: &'a [u8]) -> Result<Request<'a>, Malformed> {
+    /// Reads a whole message: the handles given back (before the request, unknown ones are ignored), and the request.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Vec<Handle>, Request<'a>), Malformed> {
         let mut reader = Reader::new(bytes);
+        let closing = Vec::get(&mut reader)?;
         let request = Request::get(&mut reader)?;
         reader.finish()?;
-        Ok(request)
+        Ok((closing, request))
     }
 }
 

@@ -109,9 +109,9 @@ impl Random {
 }
 
 fn decode_both(bytes: &[u8]) {
-    if let Ok(request) = Request::decode(bytes) {
+    if let Ok((closing, request)) = Request::decode(bytes) {
         let mut again = Vec::new();
-        let _ = request.encode(&mut again);
+        let _ = request.encode(&closing, &mut again);
         assert_eq!(again.len(), bytes.len(), "a decoded request encodes to as many bytes");
     }
     if let Ok(reply) = Reply::decode(bytes) {
@@ -125,8 +125,9 @@ fn decode_both(bytes: &[u8]) {
 fn round_trip() {
     for request in requests() {
         let mut bytes = Vec::new();
-        request.encode(&mut bytes).unwrap();
-        assert_eq!(Request::decode(&bytes), Ok(request));
+        let closing = vec![Handle(7), Handle(1 << 40)];
+        request.encode(&closing, &mut bytes).unwrap();
+        assert_eq!(Request::decode(&bytes), Ok((closing, request)));
     }
     for reply in replies() {
         let mut bytes = Vec::new();
@@ -139,7 +140,7 @@ fn round_trip() {
 fn truncated_and_extended_messages_are_refused() {
     for request in requests() {
         let mut bytes = Vec::new();
-        request.encode(&mut bytes).unwrap();
+        request.encode(&[Handle(1)], &mut bytes).unwrap();
         for len in 0..bytes.len() {
             assert!(Request::decode(&bytes[..len]).is_err());
         }
@@ -158,7 +159,7 @@ fn any_bytes_decode_without_panic() {
     let mut corpus = Vec::new();
     for request in requests() {
         let mut bytes = Vec::new();
-        request.encode(&mut bytes).unwrap();
+        request.encode(&[Handle(1)], &mut bytes).unwrap();
         corpus.push(bytes);
     }
     for reply in replies() {
@@ -187,7 +188,7 @@ fn any_bytes_decode_without_panic() {
 
 #[test]
 fn a_list_cannot_reserve_more_than_the_message_holds() {
-    let mut bytes = vec![20];
+    let mut bytes = vec![0, 0, 0, 0, 20];
     bytes.extend_from_slice(&u32::MAX.to_le_bytes());
     assert!(Request::decode(&bytes).is_err());
 }

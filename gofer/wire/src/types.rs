@@ -273,7 +273,12 @@ tagged! {
             target: Bytes<'a>,
         },
         /// The component after the last node returned does not exist.
-        3 Missing {},
+        3 Missing {
+            /// Attributes of the directory that it is missing from.
+            dir: Attr,
+            /// 1 where that directory has a default access control list, and the export is shared.
+            default_acl: u8,
+        },
         /// The last node returned is not a directory, and components are left.
         4 NotDirectory {},
         /// The component after the last node returned could not be looked at.

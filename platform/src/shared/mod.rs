@@ -1,4 +1,4 @@
-//! UNSAFE: memory that is also mapped in guest processes.
+//! UNSAFE: memory that is also mapped in guest processes, or in another process of ours.
 //!
 //! Whatever a guest can write is hostile: every access here is one volatile load or store, values are
 //! checked by whoever asked for them, and no reference into the memory exists apart from atomics.
@@ -31,6 +31,22 @@ impl SharedFile {
         rustix::fs::ftruncate(&fd, len).map_err(err)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(err)?;
+        SharedFile::map(fd, len)
+    }
+
+    /// The same file in the process it was sent to. `EINVAL` unless it has that length and keeps it.
+    pub(crate) fn adopt(fd: OwnedFd, len: u64) -> SysResult<SharedFile> {
+        use rustix::fs::SealFlags;
+        let err = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
+        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(err)?;
+        let size = rustix::fs::fstat(&fd).map_err(err)?.st_size;
+        if !seals.contains(SealFlags::SHRINK) || u64::try_from(size).map_or(true, |size| size < len) {
+            return Err(Errno::EINVAL);
+        }
+        SharedFile::map(fd, len)
+    }
+
+    fn map(fd: OwnedFd, len: u64) -> SysResult<SharedFile> {
         let size = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
         // SAFETY: a fresh mapping of a file we own.
         let base = unsafe {

@@ -14,7 +14,7 @@ mod site;
 mod slots;
 mod space;
 mod spin;
-mod sys;
+pub(crate) mod sys;
 mod template;
 mod thread;
 mod xsave;

@@ -44,7 +44,7 @@ impl Lookers {
     pub(super) fn new() -> Lookers {
         let set = rustix::thread::sched_getaffinity(None).ok();
         let cpus = set.as_ref().map_or(1, CpuSet::count);
-        let able = std::is_x86_feature_detected!("bmi2") && has_rdpid();
+        let able = std::is_x86_feature_detected!("bmi2") && sys::has_rdpid();
         lock::allow_looking(cpus / 2);
         let most = if able { cpus / 2 } else { 0 };
         Lookers { most, cpus: set }
@@ -74,10 +74,6 @@ impl Lookers {
             let _ = rustix::thread::sched_setaffinity(None, cpus);
         }
     }
-}
-
-fn has_rdpid() -> bool {
-    core::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 22 != 0
 }
 
 /// What one thread has learnt.

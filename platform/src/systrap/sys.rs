@@ -11,8 +11,13 @@ fn last() -> Errno {
     std::io::Error::last_os_error().into()
 }
 
+/// Whether the processor has RDPID.
+pub(crate) fn has_rdpid() -> bool {
+    core::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 22 != 0
+}
+
 /// The CPU this thread runs on, without its node. Only where the processor has RDPID.
-pub(super) fn this_cpu() -> u64 {
+pub(crate) fn this_cpu() -> u64 {
     let cpu: u64;
     // SAFETY: reads one register that the kernel keeps for this purpose.
     unsafe { core::arch::asm!("rdpid {}", out(reg) cpu, options(nomem, nostack, preserves_flags)) };

@@ -5,7 +5,7 @@ use super::convert::{Access, Export};
 use crate::cli::Overlay;
 use crate::error::{Doing, Failure, Outcome};
 use oci_spec::runtime::Mount;
-use sentry::control::spec::{MountFlags, MountKind, MountSpec, RootOverlay};
+use sentry::control::spec::{HostMount, MountFlags, MountKind, MountSpec, RootOverlay};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -98,18 +98,41 @@ pub(super) fn propagation(name: &str) -> Option<u64> {
 }
 
 /// Type and source of the host's file system that holds `path`, from the table of mounts.
-pub(super) fn host_mount(path: &Path) -> (String, String) {
+pub(super) fn host_mount(path: &Path) -> HostMount {
     static TABLE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let table = TABLE.get_or_init(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
     let entry = |line: &'static str| {
         let (left, right) = line.split_once(" - ")?;
         let mut right = right.split(' ');
-        Some((left.split(' ').nth(4)?, right.next()?, right.next()?))
+        let mut left = left.split(' ').skip(3);
+        Some(((left.next()?, unescape(left.next()?)), right.next()?, right.next()?))
     };
-    let holds = table.lines().filter_map(entry).filter(|(point, ..)| path.starts_with(point));
+    // The table has no links in it, and no `..`.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let holds = table.lines().filter_map(entry).filter(|((_, point), ..)| path.starts_with(point));
     // Of two at one place the later covers the earlier.
-    let best = holds.max_by_key(|(point, ..)| point.len());
-    best.map(|(_, fs_type, source)| (fs_type.to_owned(), source.to_owned())).unwrap_or_default()
+    let best = holds.max_by_key(|((_, point), ..)| point.len());
+    let shown = best.map(|((root, point), fs_type, source)| {
+        let below = path.strip_prefix(&point).unwrap_or(Path::new(""));
+        let place = Path::new(&unescape(root)).join(below);
+        // A joined empty path ends in a slash.
+        let place = place.to_string_lossy();
+        let place = match place.trim_end_matches('/') {
+            "" => "/",
+            place => place,
+        };
+        HostMount { fs_type: fs_type.to_owned(), source: source.to_owned(), place: place.to_owned() }
+    });
+    shown.unwrap_or_default()
+}
+
+/// The mount table's spelling of blanks and backslashes, undone.
+fn unescape(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (spelt, meant) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(spelt, meant);
+    }
+    out
 }
 
 /// Turns one mount into the kernel's form. A bind adds to `exports`. `None`: nothing to mount.
@@ -205,9 +228,9 @@ fn bind(
     // A file has no layer to write to: it stays read-only.
     let covered = covered && kind.is_dir();
     let overlay = if covered { RootOverlay::Memory } else { RootOverlay::None };
-    let (fs_type, _) = host_mount(&source);
+    let HostMount { fs_type, place, .. } = host_mount(&source);
     exports.push(Export { source, access, depth, shared: true });
-    Ok(MountKind::Bind { export, file: !kind.is_dir(), overlay, fs_type })
+    Ok(MountKind::Bind { export, file: !kind.is_dir(), overlay, fs_type, place })
 }
 
 #[cfg(test)]

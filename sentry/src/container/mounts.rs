@@ -92,7 +92,7 @@ pub(super) fn build(
     // Mounted writable while mount points are made in it.
     let source = match spec.root.overlay {
         RootOverlay::Memory => "overlay",
-        RootOverlay::None => spec.root.shown.1.as_str(),
+        RootOverlay::None => spec.root.shown.source.as_str(),
     };
     let mount = Mount::of_fs(root, MountFlags::RELATIME, source.as_bytes());
     let ns =
@@ -133,8 +133,8 @@ fn root_fs(
     channel: &Arc<Channel>,
     by: &vfs::Caller<'_>,
 ) -> SysResult<Arc<dyn FileSystem>> {
-    let remote = RemoteFs::attach(channel, 0, vfs::vfs::anon_dev())?;
-    show(&remote, &spec.root.shown.0);
+    let remote = RemoteFs::attach(channel, 0)?;
+    show(&remote, &spec.root.shown.fs_type, &spec.root.shown.place);
     layered(kernel, remote, spec.root.overlay, by)
 }
 
@@ -144,9 +144,9 @@ const SHOWN: [&str; 14] = [
     "virtiofs", "vfat",
 ];
 
-fn show(remote: &RemoteFs, fs_type: &str) {
+fn show(remote: &RemoteFs, fs_type: &str, place: &str) {
     if let Some(name) = SHOWN.iter().find(|name| **name == fs_type) {
-        remote.show_as(name);
+        remote.show_as(name, place);
     }
 }
 
@@ -245,9 +245,9 @@ fn add(
     // The place is found once, and stays what it is whatever happens to its path.
     let folder = |walk| make_place(walk, destination, FileType::Directory);
     let (at, made) = match entry.kind {
-        MountKind::Bind { export, overlay, ref fs_type, .. } => {
-            let remote = RemoteFs::attach(channel, export, vfs::vfs::anon_dev())?;
-            show(&remote, fs_type);
+        MountKind::Bind { export, overlay, ref fs_type, ref place, .. } => {
+            let remote = RemoteFs::attach(channel, export)?;
+            show(&remote, fs_type, place);
             let kind = remote.root().kind();
             let kind = if kind == FileType::Directory { kind } else { FileType::Regular };
             let at = make_place(walk, destination, kind)?;

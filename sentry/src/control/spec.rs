@@ -171,6 +171,17 @@ pub enum SeccompOp {
     MaskedEq,
 }
 
+/// What the host's mount table says of a place.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HostMount {
+    /// Type of the file system.
+    pub fs_type: String,
+    /// What is mounted.
+    pub source: String,
+    /// Where in the file system the place lies.
+    pub place: String,
+}
+
 /// The root filesystem.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RootSpec {
@@ -178,8 +189,8 @@ pub struct RootSpec {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: RootOverlay,
-    /// Type and source of the host's file system, as shown.
-    pub shown: (String, String),
+    /// The host's file system, as shown.
+    pub shown: HostMount,
     /// `linux.rootfsPropagation`, as in [`MountFlags`].
     pub propagation: u64,
 }
@@ -213,6 +224,8 @@ pub enum MountKind {
         overlay: RootOverlay,
         /// Type of the host's file system, where it is one worth showing.
         fs_type: String,
+        /// Where in that file system the source lies.
+        place: String,
     },
     /// A file system of the kernel's own.
     Tmpfs,

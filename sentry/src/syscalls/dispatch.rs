@@ -26,6 +26,7 @@ pub fn dispatch(cx: &mut Cx<'_>, call: &SyscallArgs) -> Outcome {
     let tracing = cx.kernel().trace.is_on();
     let started = if tracing { entry.map(|entry| start_line(cx, entry, call)) } else { None };
     cx.owned.keep_registers = false;
+    vfs::moment::begin();
     let result = match entry {
         Some(entry) => (entry.call)(cx, &call.args),
         None => {
@@ -33,6 +34,8 @@ pub fn dispatch(cx: &mut Cx<'_>, call: &SyscallArgs) -> Outcome {
             Err(Failure::Errno(Errno::ENOSYS))
         }
     };
+    vfs::moment::end();
+    vfs::notify::flush();
     vfs::sigio::flush();
     if tracing {
         end_line(cx, started, call, &result);

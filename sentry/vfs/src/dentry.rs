@@ -180,6 +180,16 @@ impl Dentry {
         }
         found
     }
+    /// How many of the names, one below the other, the cache has.
+    #[must_use]
+    pub fn cached_depth(self: &Arc<Dentry>, names: &[&[u8]]) -> usize {
+        let mut at = Arc::clone(self);
+        for (depth, name) in names.iter().enumerate() {
+            let Some(child) = at.cached(name) else { return depth };
+            at = child;
+        }
+        names.len()
+    }
     /// The child if the cache knows it for sure.
     #[must_use]
     pub fn known(&self, name: &[u8], by: &Caller<'_>) -> Option<Arc<Dentry>> {
@@ -345,8 +355,22 @@ impl Dentry {
     }
 }
 
+impl Dentry {
+    /// The last that had a removed name open lets go of it.
+    fn last_words(&self) {
+        if self.is_dead()
+            && crate::notify::active()
+            && let Some(key) = self.key.get()
+            && self.inode.as_ref().is_some_and(|inode| self.is_dir() || !inode.has_other_names())
+        {
+            crate::notify::gone(*key);
+        }
+    }
+}
+
 impl Drop for Dentry {
     fn drop(&mut self) {
+        self.last_words();
         let this: *const Dentry = self;
         let links = self.links.get_mut();
         let name = Arc::clone(&links.name);

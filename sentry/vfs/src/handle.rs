@@ -68,6 +68,11 @@ pub fn find(handle: &[u8], mount: &Arc<Mount>, by: &Caller<'_>) -> SysResult<Loc
         (known.inode.upgrade(), known.dentry.upgrade())
     };
     let inode = inode.ok_or(Errno::ESTALE)?;
+    // Two containers' exports may lie on one device: a handle opens only what this mount reaches.
+    let fs = inode.fs();
+    if fs.as_any().is::<RemoteFs>() && !std::ptr::addr_eq(Arc::as_ptr(&fs), Arc::as_ptr(&mount.sb.fs)) {
+        return Err(Errno::ESTALE);
+    }
     if inode.attr(by)?.nlink == 0 {
         return Err(Errno::ESTALE);
     }

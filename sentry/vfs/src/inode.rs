@@ -3,6 +3,7 @@
 //! The dentry cache above decides what is asked: an inode is asked for a name at most once while the
 //! answer may be cached. Permission, name length and mount flags are checked before an inode is called.
 
+use crate::acl::Acl;
 use crate::attr::{Attr, AttrChange, FsStat};
 use crate::caller::Caller;
 use crate::file::FileOps;
@@ -89,6 +90,10 @@ pub trait FileSystem: Send + Sync {
     fn dentry_hint(&self) -> DentryHint {
         DentryHint::Exclusive
     }
+    /// Where its root lies in the file system that it is shown as (the root field of /proc/pid/mountinfo).
+    fn place(&self) -> &str {
+        "/"
+    }
     /// The file system's own options in /proc/mounts, after the mount's: `,size=64k`.
     fn options(&self) -> String {
         String::new()
@@ -117,6 +122,10 @@ pub trait Inode: Send + Sync {
     fn ino(&self) -> Option<u64> {
         None
     }
+    /// Whether a name leads here after one was removed (other hard links), as far as is known.
+    fn has_other_names(&self) -> bool {
+        false
+    }
     /// How long answers of this directory's `lookup` may be trusted.
     fn child_hint(&self) -> DentryHint {
         self.fs().dentry_hint()
@@ -131,6 +140,14 @@ pub trait Inode: Send + Sync {
     }
     /// The file was read through a mount that keeps access times; `relatime` rules are the inode's to apply.
     fn touch_atime(&self) {}
+    /// The access control list, where there is one that says more than the mode.
+    fn acl(&self, _by: &Caller<'_>) -> SysResult<Option<Acl>> {
+        Ok(None)
+    }
+    /// Whether new entries of this directory begin with its default list, whatever the umask says.
+    fn has_default_acl(&self, _by: &Caller<'_>) -> SysResult<bool> {
+        Ok(false)
+    }
     /// Changes attributes; updates ctime.
     fn set_attr(&self, _change: &AttrChange, _by: &Caller<'_>) -> SysResult<()> {
         Err(Errno::EPERM)
@@ -146,8 +163,9 @@ pub trait Inode: Send + Sync {
         None
     }
     /// For `DentryHint::Shared`: a walk is about to follow `names` from here. A file system with a costly
-    /// `revalidate` asks for all of them at once and lets the calls of `revalidate` that follow profit.
-    fn revalidate_path(&self, _names: &[&[u8]], _by: &Caller<'_>) {}
+    /// `revalidate` asks for all of them at once and lets the calls of `revalidate` and `lookup` that follow profit.
+    /// The first `cached` names are in the dentry cache.
+    fn revalidate_path(&self, _names: &[&[u8]], _cached: usize, _by: &Caller<'_>) {}
     /// For `DentryHint::Shared`: whether `name` of this directory still is `child`.
     fn revalidate(&self, _name: &[u8], _child: &Arc<dyn Inode>, _by: &Caller<'_>) -> bool {
         true

@@ -5,6 +5,7 @@
 //! `FileOps` never block: they say `EAGAIN`, and `OpenFile` waits.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod anon;
 pub mod attr;
 mod attr_ops;
@@ -23,6 +24,7 @@ pub mod inode_state;
 pub mod landlock;
 pub mod lease;
 pub mod locks;
+pub mod moment;
 pub mod mount;
 pub mod mount_ops;
 pub mod notify;

@@ -12,7 +12,7 @@ use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static LISTS: Ranked<order::InodeState, Option<HashMap<InodeKey, Arc<WatchList>>>> = Ranked::new(None);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -115,12 +115,34 @@ pub fn moved(dentry: &Arc<Dentry>, by: &Caller<'_>) {
     }
 }
 
-/// The inode is gone: DELETE_SELF, and its watches end.
-pub fn deleted(dentry: &Arc<Dentry>, by: &Caller<'_>) {
-    if active()
-        && let Some(key) = dentry.key(Some(by))
-        && let Some(list) = find(key)
-    {
+/// A name of the inode was removed. DELETE_SELF follows with the last that has it open.
+pub fn doomed(dentry: &Arc<Dentry>, by: &Caller<'_>) {
+    if active() {
+        // So that its drop, which has no caller, finds its watches.
+        let _ = dentry.key(Some(by));
+    }
+}
+
+static GONE: Ranked<order::Leaf, Vec<InodeKey>> = Ranked::new(Vec::new());
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+/// The inode is gone: to be told by [`flush`], since whoever drops it may hold any lock.
+pub(crate) fn gone(key: InodeKey) {
+    GONE.lock().push(key);
+    WAITING.store(true, Ordering::Release);
+}
+
+/// Tells of inodes that are gone: DELETE_SELF, and their watches end. One load when there are none.
+pub fn flush() {
+    if !WAITING.load(Ordering::Relaxed) {
+        return;
+    }
+    let gone = {
+        let mut gone = GONE.lock();
+        WAITING.store(false, Ordering::Release);
+        std::mem::take(&mut *gone)
+    };
+    for list in gone.into_iter().filter_map(find) {
         list.end(Mask::DELETE_SELF);
     }
 }

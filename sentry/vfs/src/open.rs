@@ -10,7 +10,7 @@ use crate::landlock::FsRight;
 use crate::locks::{LockKind, LockWait};
 use crate::mount::{Location, MountFlags};
 use crate::notify::{self, Mask};
-use crate::ops::{create_locked, may_change, new_owner};
+use crate::ops::{create_locked, mask_in, may_change, new_owner};
 use crate::perm::{self, Access};
 use crate::walk::{Follow, Parent, Target, Walk};
 use abi::fs::{FileType, ModeBits, OpenFlags};
@@ -104,8 +104,12 @@ fn create_file(
         return if flags.contains(OpenFlags::EXCL) { Err(Errno::EEXIST) } else { Ok(None) };
     }
     dir.mount.check_writable()?;
-    let child = create_locked(dir, name, &NewNode::Regular, perm, by)?;
-    Ok(Some(dir.with(child)))
+    match create_locked(dir, name, &NewNode::Regular, perm, by) {
+        Ok(child) => Ok(Some(dir.with(child))),
+        // On a shared file system others make names as well.
+        Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn open_unnamed(walk: &Walk<'_>, path: &[u8], flags: OpenFlags, perm: ModeBits) -> CallResult<Arc<OpenFile>> {
@@ -115,7 +119,8 @@ fn open_unnamed(walk: &Walk<'_>, path: &[u8], flags: OpenFlags, perm: ModeBits) 
     }
     dir.mount.check_writable()?;
     let attr = may_change(&dir, walk.by)?;
-    let (perm, owner) = new_owner(&attr, FileType::Regular, perm, walk.by);
+    let mask = mask_in(&dir, walk.by)?;
+    let (perm, owner) = new_owner(&attr, FileType::Regular, (perm, mask), walk.by);
     let inode = dir.inode()?.create_unnamed(perm, owner, walk.by)?;
     let name = format!("#{}", inode.attr(walk.by)?.ino);
     let dentry = dir.dentry.unnamed(name.as_bytes(), inode);

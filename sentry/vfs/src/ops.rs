@@ -34,9 +34,19 @@ pub(crate) fn may_change(dir: &Location, by: &Caller<'_>) -> SysResult<Attr> {
     inode.attr(by)
 }
 
-/// Mode and owner of a new node: umask, set-gid directories.
-pub(crate) fn new_owner(dir: &Attr, kind: FileType, perm: ModeBits, by: &Caller<'_>) -> (ModeBits, Owner) {
-    let mut perm = if kind == FileType::Symlink { 0o777 } else { perm & 0o7777 & !by.umask };
+/// What a new node in a directory is masked with: the umask, unless the directory has a list of its own for that.
+pub(crate) fn mask_in(dir: &Location, by: &Caller<'_>) -> SysResult<ModeBits> {
+    Ok(if by.umask != 0 && dir.inode()?.has_default_acl(by)? { 0 } else { by.umask })
+}
+
+/// Mode and owner of a new node: mask, set-gid directories.
+pub(crate) fn new_owner(
+    dir: &Attr,
+    kind: FileType,
+    (perm, mask): (ModeBits, ModeBits),
+    by: &Caller<'_>,
+) -> (ModeBits, Owner) {
+    let mut perm = if kind == FileType::Symlink { 0o777 } else { perm & 0o7777 & !mask };
     let mut gid = by.cred.fsgid;
     if dir.perm & 0o2000 != 0 {
         gid = dir.gid;
@@ -79,7 +89,7 @@ pub(crate) fn create_locked(
         return Err(Errno::EPERM);
     }
     landlock::check(dir, landlock::right_to_make(file_type(what)), by)?;
-    let (perm, owner) = new_owner(&attr, file_type(what), perm, by);
+    let (perm, owner) = new_owner(&attr, file_type(what), (perm, mask_in(dir, by)?), by);
     let inode = dir.inode()?.create(name, what, perm, owner, by)?;
     let child = dir.dentry.adopt(name, Some(inode));
     let mask = if child.is_dir() { Mask::CREATE | Mask::ISDIR } else { Mask::CREATE };
@@ -201,15 +211,11 @@ fn told_gone(dir: &Arc<Dentry>, child: &Arc<Dentry>, by: &Caller<'_>) {
     if !notify::active() {
         return;
     }
-    let nlink = child.inode().and_then(|i| i.attr(by)).map_or(0, |a| a.nlink);
-    let gone = child.is_dir() || nlink == 0;
     if !child.is_dir() {
         // Its link count changed.
         notify::self_event(child, Mask::ATTRIB, by);
     }
-    if gone {
-        notify::deleted(child, by);
-    }
+    notify::doomed(child, by);
     let mask = if child.is_dir() { Mask::DELETE | Mask::ISDIR } else { Mask::DELETE };
     notify::name_event(dir, &child.name(), mask, 0, by);
 }
@@ -413,7 +419,7 @@ fn rename_locked(
         }
         notify::moved(&old, by);
         if !swap && !new.is_negative() {
-            notify::deleted(&new, by);
+            notify::doomed(&new, by);
         }
     }
     Ok(())

@@ -153,6 +153,17 @@ fn point(mount: &Arc<Mount>, root: &Location) -> Option<Vec<u8>> {
     shown.reachable.then_some(shown.text)
 }
 
+/// Which part of its file system is mounted.
+#[must_use]
+pub fn root_field(mount: &Mount) -> Vec<u8> {
+    let (place, inside) = (mount.sb.fs.place().as_bytes(), in_fs(&mount.root));
+    match (place, inside.as_slice()) {
+        (b"/", _) => inside,
+        (_, b"/") => place.to_vec(),
+        _ => [place, &inside].concat(),
+    }
+}
+
 /// One line of /proc/pid/mountinfo; `None` for mounts the process cannot see.
 #[must_use]
 pub fn mountinfo_line(mount: &Arc<Mount>, root: &Location) -> Option<Vec<u8>> {
@@ -161,7 +172,7 @@ pub fn mountinfo_line(mount: &Arc<Mount>, root: &Location) -> Option<Vec<u8>> {
     let dev = mount.sb.fs.dev();
     let (major, minor) = (crate::vfs::major(dev), crate::vfs::minor(dev));
     let mut line = format!("{} {parent} {major}:{minor} ", mount.id).into_bytes();
-    escape(&mut line, &in_fs(&mount.root));
+    escape(&mut line, &root_field(mount));
     line.push(b' ');
     escape(&mut line, &point);
     line.extend_from_slice(format!(" {}", options(mount)).as_bytes());

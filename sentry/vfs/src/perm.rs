@@ -48,6 +48,11 @@ pub fn check_attr(cred: &Credentials, attr: &Attr, want: Access) -> SysResult<()
     if Access::from_bits_truncate(attr.perm >> shift).contains(want) {
         return Ok(());
     }
+    check_capable(cred, attr, want)
+}
+
+/// Capabilities against `want`; `EACCES`.
+fn check_capable(cred: &Credentials, attr: &Attr, want: Access) -> SysResult<()> {
     if attr.kind == FileType::Directory {
         if !want.contains(Access::WRITE) && capable_over(cred, attr, Capabilities::DAC_READ_SEARCH) {
             return Ok(());
@@ -88,7 +93,16 @@ pub fn check_inode(inode: &Arc<dyn Inode>, want: Access, by: &Caller<'_>) -> Sys
     if inode.checks_access() {
         return inode.access(want, by);
     }
-    check_attr(by.cred, &inode.attr(by)?, want)
+    let attr = inode.attr(by)?;
+    // The group bits of a file with a list are its mask: without any, the list gives no more than the mode.
+    let others = by.cred.fsuid != attr.uid && attr.perm & 0o070 != 0 && attr.kind != FileType::Symlink;
+    if others
+        && check_capable(by.cred, &attr, want).is_err()
+        && let Some(acl) = inode.acl(by)?
+    {
+        return if acl.gives(by.cred, &attr, want) { Ok(()) } else { Err(Errno::EACCES) };
+    }
+    check_attr(by.cred, &attr, want)
 }
 
 /// `want` against a place: read-only mounts, then the inode.

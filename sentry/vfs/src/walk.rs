@@ -240,7 +240,8 @@ impl<'a> Walk<'a> {
                 return Err(Errno::ENAMETOOLONG);
             }
             if !part.last && !asked_ahead && at.dentry.is_shared() && at.dentry.cached(name).is_some() {
-                at.inode()?.revalidate_path(&plain_components(&text, part.start), self.by);
+                let names = plain_components(&text, part.start);
+                at.inode()?.revalidate_path(&names, at.dentry.cached_depth(&names), self.by);
                 asked_ahead = true;
             }
             let child = match at.dentry.known(name, self.by) {
@@ -248,7 +249,8 @@ impl<'a> Walk<'a> {
                 None if self.resolve.contains(Resolve::CACHED) => return Err(Errno::EAGAIN),
                 None => {
                     if !part.last {
-                        self.prefetch(&at.dentry, &text, part.start)?;
+                        // What it found is as fresh as can be.
+                        asked_ahead |= self.prefetch(&at.dentry, &text, part.start)?;
                     }
                     at.dentry.lookup(name, self.by)?
                 }
@@ -383,12 +385,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Asks a costly file system for the plain components ahead in one question.
-    fn prefetch(&self, dir: &Arc<Dentry>, text: &[u8], from: usize) -> SysResult<()> {
+    fn prefetch(&self, dir: &Arc<Dentry>, text: &[u8], from: usize) -> SysResult<bool> {
         let names = plain_components(text, from);
-        if names.len() > 1 {
-            dir.prefetch(&names, self.by)?;
-        }
-        Ok(())
+        if names.len() > 1 { dir.prefetch(&names, self.by) } else { Ok(false) }
     }
 }
 

@@ -171,7 +171,7 @@ pub fn statmount(
     }
     if req.param & MNT_ROOT != 0 {
         out.mask |= MNT_ROOT;
-        out.mnt_root = add(&path::in_fs(&mount.root))?;
+        out.mnt_root = add(&path::root_field(&mount))?;
     }
     if req.param & MNT_POINT != 0 {
         let shown = path::show(&Location::root_of(&mount), &fs.root);

@@ -159,6 +159,15 @@ impl Inode for OverlayInode {
     fn fs(&self) -> Arc<dyn FileSystem> {
         Arc::clone(&self.fs) as Arc<dyn FileSystem>
     }
+    fn acl(&self, by: &Caller<'_>) -> SysResult<Option<crate::acl::Acl>> {
+        self.top()?.acl(by)
+    }
+    fn has_default_acl(&self, by: &Caller<'_>) -> SysResult<bool> {
+        self.top()?.has_default_acl(by)
+    }
+    fn has_other_names(&self) -> bool {
+        self.upper.get().is_some_and(|upper| upper.has_other_names())
+    }
     fn kind(&self) -> FileType {
         self.kind
     }

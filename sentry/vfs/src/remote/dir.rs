@@ -3,6 +3,7 @@
 use super::inode::RemoteInode;
 use crate::caller::Caller;
 use crate::file::{DirSink, FileOps, OpenFile, SeekFrom};
+use crate::moment::Moment;
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
@@ -63,6 +64,9 @@ pub(super) struct Names {
     listing: Option<Listing>,
     /// The name that a walk of several components just missed.
     missing: Option<Box<[u8]>>,
+    /// What the call under way found (shared exports): a name with its inode, and a name that does not exist.
+    found_now: Option<FoundNow>,
+    missed_now: Option<MissedNow>,
     /// Grows with each change: answers that were under way are not believed.
     version: u64,
     window: usize,
@@ -73,6 +77,30 @@ pub(super) struct Names {
     singles: u32,
     /// Open files that read the listing.
     readers: usize,
+}
+
+/// A name of a shared export with its inode, as a call found it.
+#[derive(Debug)]
+pub(super) struct FoundNow {
+    name: Arc<[u8]>,
+    inode: Arc<RemoteInode>,
+    when: Moment,
+}
+
+/// A name of a shared export that a call missed.
+#[derive(Debug)]
+struct MissedNow {
+    name: Box<[u8]>,
+    /// Its directory has a default access control list.
+    default_acl: bool,
+    when: Moment,
+}
+
+impl FoundNow {
+    /// The inode, where the call under way found it at that name.
+    pub(super) fn at(self, name: &[u8]) -> Option<Arc<RemoteInode>> {
+        (*self.name == *name && self.when.is_now()).then_some(self.inode)
+    }
 }
 
 /// What is known of a name.
@@ -135,6 +163,39 @@ impl Names {
         Found::Ask(names.map(|entry| Arc::clone(&entry.name)).collect())
     }
 
+    /// What was found last at a name of a shared export, to be looked at and dropped without this lock. Held no
+    /// longer than needed: it pins a file of the host.
+    pub(super) fn take_found(&mut self) -> Option<FoundNow> {
+        self.found_now.take()
+    }
+
+    /// Whether the call under way has missed the name.
+    pub(super) fn is_missed(&self, name: &[u8]) -> bool {
+        self.missed_now.as_ref().is_some_and(|missed| *missed.name == *name && missed.when.is_now())
+    }
+
+    /// Keeps what a call found for its own lookup. The one before is to be dropped without this lock.
+    #[must_use]
+    pub(super) fn found_now(&mut self, name: &Arc<[u8]>, inode: &Arc<RemoteInode>) -> Option<FoundNow> {
+        let inode = Arc::clone(inode);
+        self.found_now.replace(FoundNow { name: Arc::clone(name), inode, when: Moment::now() })
+    }
+
+    /// The call under way has missed the name.
+    pub(super) fn missed_now(&mut self, name: &[u8], default_acl: bool) {
+        self.missed_now = Some(MissedNow { name: name.into(), default_acl, when: Moment::now() });
+    }
+
+    /// Whether the directory has a default access control list, where the call under way has heard of it.
+    pub(super) fn default_acl_now(&self) -> Option<bool> {
+        self.missed_now.as_ref().filter(|missed| missed.when.is_now()).map(|missed| missed.default_acl)
+    }
+
+    /// No name is taken for missing any more.
+    pub(super) fn believe_no_miss(&mut self) {
+        (self.missing, self.missed_now) = (None, None);
+    }
+
     /// Whether so many names were looked up one by one that all of them had better be read.
     pub(super) fn wants_listing(&self) -> bool {
         self.listing.is_none() && self.singles == SINGLES
@@ -186,7 +247,7 @@ impl Names {
     /// A name was made.
     pub(super) fn added(&mut self, name: &Arc<[u8]>, ino: u64, kind: FileType) {
         self.version = self.version.wrapping_add(1);
-        self.missing = None;
+        self.believe_no_miss();
         let Some(listing) = &mut self.listing else { return };
         let entry = Entry { name: Arc::clone(name), ino, kind };
         match listing.index.get(name).and_then(|at| listing.entries.get_mut(*at)) {

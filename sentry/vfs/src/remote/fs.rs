@@ -9,7 +9,7 @@ use abi::fs::make_dev;
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use wire::{Attached, ExportFlags, Node, Reply, Request};
@@ -17,13 +17,20 @@ use wire::{Attached, ExportFlags, Node, Reply, Request};
 /// Donated descriptors kept open although no file uses them, for the next open.
 const KEPT_OPEN: usize = 128;
 
+/// The `st_dev` that guests see for a device of the host: one for all exports that lie on it, of all containers, so
+/// that locks, sockets and FIFOs of a volume are the same whichever way it is reached.
+fn dev_of(host: (u32, u32)) -> u64 {
+    static KNOWN: Ranked<order::Leaf, BTreeMap<(u32, u32), u64>> = Ranked::new(BTreeMap::new());
+    *KNOWN.lock().entry(host).or_insert_with(crate::vfs::anon_dev)
+}
+
 /// One export of a gofer.
 pub struct RemoteFs {
     pub(super) channel: Arc<Channel>,
     dev: u64,
     flags: ExportFlags,
     root: Node,
-    name: std::sync::OnceLock<&'static str>,
+    shown: std::sync::OnceLock<(&'static str, String)>,
     this: Weak<RemoteFs>,
     tables: Ranked<order::RemoteTable, Tables>,
 }
@@ -42,19 +49,20 @@ impl std::fmt::Debug for RemoteFs {
 }
 
 impl RemoteFs {
-    /// Attaches to an export, by its index in the gofer's configuration. `dev` is the `st_dev` guests see.
-    pub fn attach(channel: &Arc<Channel>, export: u32, dev: u64) -> SysResult<Arc<RemoteFs>> {
+    /// Attaches to an export, by its index in the gofer's configuration.
+    pub fn attach(channel: &Arc<Channel>, export: u32) -> SysResult<Arc<RemoteFs>> {
         let attached: Attached = channel.call(&Request::Attach { export }, |reply, _| match reply {
             Reply::Attached { attached } => Ok(attached),
             _ => Err(Errno::EIO),
         })?;
         file_type(&attached.root.attr)?;
+        let dev = dev_of(attached.root.attr.dev);
         Ok(Arc::new_cyclic(|this| RemoteFs {
             channel: Arc::clone(channel),
             dev,
             flags: attached.flags,
             root: attached.root,
-            name: std::sync::OnceLock::new(),
+            shown: std::sync::OnceLock::new(),
             this: Weak::clone(this),
             tables: Ranked::default(),
         }))
@@ -67,9 +75,9 @@ impl RemoteFs {
         inodes.iter().for_each(|inode| inode.look_afresh());
     }
 
-    /// Names it after the host's file system, as a bind mount of it would be shown.
-    pub fn show_as(&self, name: &'static str) {
-        let _ = self.name.set(name);
+    /// Shows it as a bind mount of the host's file system is shown: its type, and where in it the export's root lies.
+    pub fn show_as(&self, name: &'static str, place: &str) {
+        let _ = self.shown.set((name, place.to_owned()));
     }
 
     /// Whether others may change the files.
@@ -198,7 +206,10 @@ impl FileSystem for RemoteFs {
         self
     }
     fn name(&self) -> &'static str {
-        self.name.get().copied().unwrap_or("gofer")
+        self.shown.get().map_or("gofer", |(name, _)| name)
+    }
+    fn place(&self) -> &str {
+        self.shown.get().map_or("/", |(_, place)| place)
     }
     fn dev(&self) -> u64 {
         self.dev

@@ -2,6 +2,7 @@
 
 use super::dir::Names;
 use super::fs::RemoteFs;
+use crate::moment::Moment;
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
 use lock::{Ranked, order};
@@ -9,11 +10,10 @@ use mm::Invalidate;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
 use wire::{Access, Attr, Handle, Node, Reply, Request, Time, WalkEnd, WalkFlags};
 
-/// For how long attributes of a shared export are believed: the rest of the call that fetched them.
-const FRESH: Duration = Duration::from_micros(100);
+/// Blocks of 512 bytes of a removed file that are worth a message of their own.
+const MANY_BLOCKS: u64 = 2048;
 
 /// What tells host files apart. The birth time is in it where others may change the export, because numbers
 /// are used again. Without others it is left out: a host's overlay gives a file another one when it copies it up.
@@ -76,7 +76,7 @@ struct Cached {
     /// Changed on the host in a way that only the host can tell.
     stale: bool,
     /// When the host last said so (shared exports).
-    checked: Option<Instant>,
+    checked: Moment,
 }
 
 /// How to name the inode to the gofer.
@@ -87,7 +87,7 @@ struct Place {
     /// Keeps the parent, and with it the parent's handle, while there is no handle of its own.
     parent_held: Option<Arc<RemoteInode>>,
     /// When the host last found the inode at this very place (shared exports).
-    found: Option<Instant>,
+    found: Moment,
     /// The name is gone.
     removed: bool,
     read: Weak<Donated>,
@@ -117,6 +117,8 @@ pub(super) struct RemoteInode {
     /// Mapped shared and writable at least once: may be written at any time.
     pub(super) mapped: AtomicBool,
     pub(super) xattrs: AtomicU8,
+    /// The ctime with which it had none (shared exports).
+    pub(super) xattrs_none_at: Ranked<order::Leaf, Option<Time>>,
     /// Serialises appends.
     pub(super) append: Ranked<order::RemoteAppend, ()>,
     pub(super) spaces: Ranked<order::Leaf, Vec<Weak<dyn Invalidate>>>,
@@ -136,7 +138,7 @@ impl RemoteInode {
                 (Arc::downgrade(parent), Arc::clone(name), held)
             }
         };
-        let checked = fs.is_shared().then(Instant::now);
+        let checked = Moment::now();
         let key = Key::of(&node.attr, &fs);
         Arc::new_cyclic(|me| RemoteInode {
             fs,
@@ -159,6 +161,7 @@ impl RemoteInode {
             written: AtomicBool::new(false),
             mapped: AtomicBool::new(false),
             xattrs: AtomicU8::new(XATTRS_UNKNOWN),
+            xattrs_none_at: Ranked::new(None),
             append: Ranked::new(()),
             spaces: Ranked::new(Vec::new()),
         })
@@ -187,7 +190,7 @@ impl RemoteInode {
             if self.fs.is_shared()
                 && let Some((parent, name)) = place
             {
-                at.found = Some(Instant::now());
+                at.found = Moment::now();
                 at.removed = false;
                 at.parent = Arc::downgrade(parent);
                 at.name = Arc::clone(name);
@@ -221,15 +224,13 @@ impl RemoteInode {
             place.parent = Weak::clone(&parent.me);
             place.name = Arc::from(name);
         }
-        place.found = Some(Instant::now());
+        place.found = Moment::now();
     }
 
     /// Whether the host found the inode at `name` of `parent` a moment ago, in the call under way.
     pub(super) fn was_found_at(&self, parent: &RemoteInode, name: &[u8]) -> bool {
         let place = self.place.lock();
-        place.parent.ptr_eq(&parent.me)
-            && *place.name == *name
-            && place.found.is_some_and(|when| when.elapsed() < FRESH)
+        place.parent.ptr_eq(&parent.me) && *place.name == *name && place.found.is_now()
     }
 
     /// The host's word. Called under `RemoteWire` where the order of answers matters.
@@ -237,14 +238,14 @@ impl RemoteInode {
         let mut cached = self.attr.lock();
         cached.attr = attr;
         cached.stale = false;
-        cached.checked = self.fs.is_shared().then(Instant::now);
+        cached.checked = Moment::now();
     }
 
     /// Something changed that only the host can tell.
     pub(super) fn set_stale(&self) {
         let mut cached = self.attr.lock();
         cached.stale = true;
-        cached.checked = None;
+        cached.checked = Moment::NEVER;
     }
 
     /// The attributes as last seen.
@@ -258,7 +259,7 @@ impl RemoteInode {
         if !written {
             let cached = self.attr.lock();
             let believed = match self.fs.is_shared() {
-                true => cached.checked.is_some_and(|when| when.elapsed() < FRESH),
+                true => cached.checked.is_now(),
                 false => !cached.stale,
             };
             if believed {
@@ -294,7 +295,7 @@ impl RemoteInode {
                 ..cached.attr
             };
             cached.stale = false;
-            cached.checked = self.fs.is_shared().then(Instant::now);
+            cached.checked = Moment::now();
         }
         Ok(cached.attr)
     }
@@ -433,7 +434,7 @@ impl RemoteInode {
     pub(super) fn has_no_name(&self) {
         let mut place = self.place.lock();
         place.removed = true;
-        place.found = None;
+        place.found = Moment::NEVER;
     }
 
     /// Before a name of this inode goes: whoever holds it open must still be able to use it.
@@ -455,14 +456,14 @@ impl RemoteInode {
                 _ => cached.attr.nlink.saturating_sub(1),
             };
             cached.stale = true;
-            cached.checked = None;
+            cached.checked = Moment::NEVER;
             cached.attr.nlink
         };
         let (held, files) = {
             let mut place = self.place.lock();
             let was_here = place.parent.ptr_eq(&from.me) && *place.name == *name;
             place.removed |= was_here;
-            place.found = None;
+            place.found = Moment::NEVER;
             let held = if place.removed { place.parent_held.take() } else { None };
             (held, [place.read.upgrade(), place.write.upgrade()])
         };
@@ -488,7 +489,7 @@ impl RemoteInode {
             let mut place = self.place.lock();
             place.parent = Arc::downgrade(parent);
             place.name = Arc::clone(name);
-            place.found = None;
+            place.found = Moment::NEVER;
             match place.parent_held.is_some() {
                 true => place.parent_held.replace(Arc::clone(parent)),
                 false => None,
@@ -529,8 +530,9 @@ impl Drop for RemoteInode {
         }
         if place.handle.is_some() && !self.fs.is_root(place.handle) {
             self.fs.channel.drop_handle(place.handle);
-            // The host frees the file's blocks when the last handle goes.
-            if self.attr.get_mut().attr.nlink == 0 {
+            // The host frees the file's blocks when the last handle goes: with the next request, unless they are many.
+            let last = self.attr.get_mut().attr;
+            if last.nlink == 0 && last.blocks > MANY_BLOCKS {
                 self.fs.channel.flush();
             }
         }

@@ -1,11 +1,11 @@
 //! The gofer's client: file systems whose files live on the host (rootfs and bind mounts).
 //!
-//! A [`Channel`] is the socket to one gofer; a [`RemoteFs`] is one export of it. Two modes:
+//! A [`Channel`] is the conversation with one gofer; a [`RemoteFs`] is one export of it. Two modes:
 //!
 //! - *exclusive* (the rootfs): only this kernel changes the tree, so attributes, names, complete listings and
 //!   absent names are believed for ever, and kept right by this module's own changes;
-//! - *shared* (binds): names are looked up again on each walk, and attributes are fetched again unless that was
-//!   a moment ago.
+//! - *shared* (binds): names and attributes are believed for the rest of the system call that asked for them
+//!   ([`crate::moment`]).
 //!
 //! Reads, writes and mappings go through descriptors that the gofer donates: no message at all. An inode seen
 //! in a listing costs no handle in the gofer until it is needed (it is then looked up by its place).

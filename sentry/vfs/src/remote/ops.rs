@@ -3,8 +3,9 @@
 use super::dir::{DirFile, Found};
 use super::file::RegularFile;
 use super::inode::{Key, Purpose, RemoteInode, XATTRS_NONE, XATTRS_SOME, XATTRS_UNKNOWN};
+use crate::acl;
 use crate::attr::{Attr, AttrChange, SetTime};
-use crate::caller::Caller;
+use crate::caller::{Caller, realtime_now};
 use crate::cred::{Kgid, Kuid};
 use crate::file::FileOps;
 use crate::inode::{FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
@@ -15,6 +16,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire::{Access, Handle, Kind, Node, Reply, Request, WalkEnd, WalkFlags};
+
+/// Seconds after which two changes cannot have the same ctime.
+const SETTLED_S: i64 = 1;
 
 /// Most components sent in one walk.
 const LONGEST_WALK: usize = 64;
@@ -31,7 +35,10 @@ fn owner(owner: Owner) -> wire::Owner {
 struct Walked {
     nodes: Vec<Node>,
     target: Option<Vec<u8>>,
+    /// The name behind the nodes does not exist.
     missing: bool,
+    /// The directory it is missing from has a default access control list.
+    default_acl: bool,
     failed: Option<Errno>,
 }
 
@@ -41,11 +48,18 @@ impl RemoteInode {
         let request = Request::Walk { from: self.handle()?, names, flags };
         self.fs.channel.call(&request, |reply, _| match reply {
             Reply::Walked { nodes, end } => {
-                let mut walked = Walked { nodes, target: None, missing: false, failed: None };
+                let mut walked =
+                    Walked { nodes, target: None, missing: false, default_acl: false, failed: None };
                 match end {
                     WalkEnd::Complete {} | WalkEnd::NotDirectory {} => {}
                     WalkEnd::Symlink { target } => walked.target = Some(target.into_owned()),
-                    WalkEnd::Missing {} => walked.missing = true,
+                    WalkEnd::Missing { dir, default_acl } => {
+                        walked.missing = true;
+                        walked.default_acl = default_acl != 0;
+                        if walked.nodes.is_empty() {
+                            self.store(dir);
+                        }
+                    }
                     WalkEnd::Failed { errno } => walked.failed = Some(Errno::from_raw(i32::from(errno))),
                 }
                 Ok(walked)
@@ -76,7 +90,25 @@ impl RemoteInode {
         match (walked.nodes.first(), walked.failed) {
             (Some(node), _) => self.child(&Arc::from(name), *node, walked.target),
             (None, Some(errno)) => Err(errno),
-            (None, None) => Err(Errno::ENOENT),
+            (None, None) => {
+                if self.fs.is_shared() {
+                    self.names()?.lock().missed_now(name, walked.default_acl);
+                }
+                Err(Errno::ENOENT)
+            }
+        }
+    }
+
+    /// A name of a shared export: as this very call has found it already, or asked for.
+    fn lookup_shared(&self, name: &[u8]) -> SysResult<Arc<RemoteInode>> {
+        let (found, missed) = {
+            let mut names = self.names()?.lock();
+            (names.take_found(), names.is_missed(name))
+        };
+        match found.and_then(|found| found.at(name)) {
+            Some(inode) => Ok(inode),
+            None if missed => Err(Errno::ENOENT),
+            None => self.lookup_one(name),
         }
     }
 
@@ -127,24 +159,34 @@ impl RemoteInode {
         let mut access = Access::READ | Access::WRITE;
         access.set(Access::UNNAMED, name.is_empty());
         let request = Request::Create { dir: self.handle()?, name: name.into(), mode, owner: by, access };
-        self.fs.channel.call(&request, |reply, fd| match (reply, fd) {
+        let result = self.fs.channel.call(&request, |reply, fd| match (reply, fd) {
             (Reply::Created { node, dir }, Some(fd)) => {
                 self.store(dir);
                 Ok((node, fd))
             }
             _ => Err(Errno::EIO),
-        })
+        });
+        self.unless_there(result)
+    }
+
+    /// Somebody else made the name meanwhile: that it is missing is believed no longer.
+    fn unless_there<T>(&self, result: SysResult<T>) -> SysResult<T> {
+        if matches!(result, Err(Errno::EEXIST)) {
+            self.names()?.lock().believe_no_miss();
+        }
+        result
     }
 
     fn make(&self, name: &[u8], node: wire::NewNode<'_>, mode: ModeBits, by: wire::Owner) -> SysResult<Node> {
         let request = Request::Make { dir: self.handle()?, name: name.into(), node, mode, owner: by };
-        self.fs.channel.call(&request, |reply, _| match reply {
+        let result = self.fs.channel.call(&request, |reply, _| match reply {
             Reply::Created { node, dir } => {
                 self.store(dir);
                 Ok(node)
             }
             _ => Err(Errno::EIO),
-        })
+        });
+        self.unless_there(result)
     }
 
     fn remove(&self, name: &[u8], child: &Arc<dyn Inode>, request: &Request<'_>) -> SysResult<()> {
@@ -169,10 +211,52 @@ impl RemoteInode {
         })
     }
 
+    /// The same on a shared export: a file without any has none as long as its ctime stays, which the host sets
+    /// with each. Unless it was set so short a time ago that the next change might set the same.
+    fn has_none_since(&self) -> SysResult<bool> {
+        let ctime = self.current()?.ctime;
+        if *self.xattrs_none_at.lock() == Some(ctime) {
+            return Ok(true);
+        }
+        let names = self.data(&Request::ListXattr { node: self.handle()? })?;
+        let settled = realtime_now().sec.saturating_sub(ctime.sec) > SETTLED_S;
+        *self.xattrs_none_at.lock() = Some(ctime).filter(|_| settled && names.is_empty());
+        Ok(names.is_empty())
+    }
+
+    /// Looks a path up again of which the first `cached` names are known to the dentry cache.
+    fn revalidate_with(&self, names: &[&[u8]], cached: usize, flags: WalkFlags) -> SysResult<()> {
+        let mut walked = self.walk(names, flags)?;
+        let (count, mut dir) = (walked.nodes.len(), self.arc()?);
+        for (at, (name, node)) in names.iter().zip(&walked.nodes).enumerate() {
+            let child = if flags.is_empty() {
+                let child = self.fs.in_use(&Key::of(&node.attr, &self.fs)).ok_or(Errno::ESTALE)?;
+                child.found_at(&dir, name, node.attr);
+                child
+            } else {
+                let target = if at + 1 == count { walked.target.take() } else { None };
+                let name: Arc<[u8]> = Arc::from(*name);
+                let child = dir.child(&name, *node, target)?;
+                if at >= cached {
+                    let before = dir.names()?.lock().found_now(&name, &child);
+                    drop(before);
+                }
+                child
+            };
+            dir = child;
+        }
+        if walked.missing
+            && let Some(name) = names.get(count)
+        {
+            dir.names()?.lock().missed_now(name, walked.default_acl);
+        }
+        Ok(())
+    }
+
     /// Whether the inode has no extended attributes at all (exclusive exports remember).
     fn has_no_xattrs(&self) -> SysResult<bool> {
         if self.fs.is_shared() {
-            return Ok(false);
+            return self.has_none_since();
         }
         match self.xattrs.load(Ordering::Acquire) {
             XATTRS_UNKNOWN => {
@@ -198,6 +282,31 @@ impl Inode for RemoteInode {
     }
     fn kind(&self) -> FileType {
         self.kind
+    }
+    fn ino(&self) -> Option<u64> {
+        Some(self.fs.ino(&self.last_attr()))
+    }
+    fn acl(&self, by: &Caller<'_>) -> SysResult<Option<acl::Acl>> {
+        match self.get_xattr(acl::ACCESS, by) {
+            // The host's own check of it stands; what it says is the host's.
+            Ok(value) => acl::Acl::parse(&value),
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+    fn has_default_acl(&self, by: &Caller<'_>) -> SysResult<bool> {
+        let told = self.names()?.lock().default_acl_now();
+        if let Some(told) = told {
+            return Ok(told);
+        }
+        match self.get_xattr(acl::DEFAULT, by) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+    fn has_other_names(&self) -> bool {
+        self.last_attr().nlink > 0
     }
     fn attr(&self, _by: &Caller<'_>) -> SysResult<Attr> {
         let attr = self.current()?;
@@ -259,7 +368,7 @@ impl Inode for RemoteInode {
 
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
         self.names()?;
-        let inode = if self.fs.is_shared() { self.lookup_one(name) } else { self.lookup_known(name) }?;
+        let inode = if self.fs.is_shared() { self.lookup_shared(name) } else { self.lookup_known(name) }?;
         Ok(inode)
     }
 
@@ -288,13 +397,16 @@ impl Inode for RemoteInode {
                 dir = inode;
             }
             if walked.missing
-                && !self.fs.is_shared()
                 && let Some(name) = names.get(walked.nodes.len())
             {
-                // Of a directory that this walk did not start from, nothing can have been under way before.
                 let mut names = dir.names()?.lock();
-                let version = if inodes.is_empty() { version } else { names.version() };
-                names.missed(version, name);
+                if self.fs.is_shared() {
+                    names.missed_now(name, walked.default_acl);
+                } else {
+                    // Of a directory that this walk did not start from, nothing can have been under way before.
+                    let version = if inodes.is_empty() { version } else { names.version() };
+                    names.missed(version, name);
+                }
             }
             // What could not be looked at is asked for again by itself, for its error.
             SysResult::Ok(if walked.failed.is_some() { None } else { Some(inodes) })
@@ -302,16 +414,17 @@ impl Inode for RemoteInode {
         walk().transpose()
     }
 
-    fn revalidate_path(&self, names: &[&[u8]], _by: &Caller<'_>) {
+    fn revalidate_path(&self, names: &[&[u8]], cached: usize, _by: &Caller<'_>) {
         if names.len() < 2 || !self.fs.is_shared() {
             return;
         }
-        let (Ok(walked), Ok(mut dir)) = (self.walk(names, WalkFlags::empty()), self.arc()) else { return };
-        for (name, node) in names.iter().zip(&walked.nodes) {
-            let Some(child) = self.fs.in_use(&Key::of(&node.attr, &self.fs)) else { return };
-            child.found_at(&dir, name, node.attr);
-            dir = child;
-        }
+        // What is not known yet gets its handle with the same question.
+        let flags = match cached < names.len() {
+            true => WalkFlags::HANDLE_DIRS | WalkFlags::HANDLE_LAST,
+            false => WalkFlags::empty(),
+        };
+        // Only a short cut: what fails here is asked for again by itself.
+        let _ = self.revalidate_with(names, cached, flags);
     }
 
     fn revalidate(&self, name: &[u8], child: &Arc<dyn Inode>, _by: &Caller<'_>) -> bool {
@@ -360,6 +473,10 @@ impl Inode for RemoteInode {
         let inode = self.created(name, node)?;
         if let (NewNode::Directory, false, Some(names)) = (what, self.fs.is_shared(), &inode.names) {
             names.lock().set_empty();
+            // It inherits from its directory, or has nothing.
+            if self.xattrs.load(Ordering::Acquire) == XATTRS_NONE {
+                inode.xattrs.store(XATTRS_NONE, Ordering::Release);
+            }
         }
         if let NewNode::Symlink(target) = what {
             let _ = inode.target.set(target.clone());

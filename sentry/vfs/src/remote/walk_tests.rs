@@ -80,7 +80,8 @@ fn what_others_do_to_a_bind_shows() {
     let fs = context(&world);
     let walk = Walk::new(&fs, &by);
     let size = |path: &str| ops::stat(&walk, path.as_bytes(), Follow::Yes).map(|(attr, _)| attr.size);
-    let settle = || std::thread::sleep(std::time::Duration::from_millis(5));
+    let settle = crate::moment::begin;
+    settle();
     assert_eq!(size("/a/b/c/file"), Ok(5));
     settle();
     std::fs::write(world.path.join("a/b/c/file"), "more than that").unwrap();
@@ -98,6 +99,56 @@ fn what_others_do_to_a_bind_shows() {
 }
 
 #[test]
+fn calls_on_a_bind_cost_few_messages() {
+    let world = World::new(ExportFlags::SHARED);
+    let by = world.caller.by();
+    let fs = context(&world);
+    let walk = Walk::new(&fs, &by);
+    let count = |what: &str, most: u64, call: &mut dyn FnMut()| {
+        crate::moment::begin();
+        let before = world.sent();
+        call();
+        let sent = world.sent() - before;
+        assert!(sent <= most, "{what}: {sent} messages");
+    };
+    let stat = |path: &str| ops::stat(&walk, path.as_bytes(), Follow::Yes).map(|(attr, _)| attr.size);
+    let make = OpenFlags::CREAT | OpenFlags::WRONLY | OpenFlags::TRUNC;
+    count("first stat", 1, &mut || assert_eq!(stat("/a/b/c/file"), Ok(5)));
+    count("stat", 1, &mut || assert_eq!(stat("/a/b/c/file"), Ok(5)));
+    count("stat of nothing", 1, &mut || assert_eq!(stat("/a/b/c/none"), Err(Errno::ENOENT)));
+    count("open", 2, &mut || drop(open(&walk, b"/a/b/c/file", OpenFlags::empty(), 0).unwrap()));
+    count("open again", 1, &mut || drop(open(&walk, b"/a/b/c/file", OpenFlags::empty(), 0).unwrap()));
+    count("create", 2, &mut || drop(open(&walk, b"/a/b/c/new", make, 0o644).unwrap()));
+    std::fs::write(world.path.join("a/b/c/theirs"), "theirs").unwrap();
+    count("first open", 2, &mut || drop(open(&walk, b"/a/b/c/theirs", OpenFlags::empty(), 0).unwrap()));
+    count("mkdir", 2, &mut || ops::mkdir(&walk, b"/a/b/dir", 0o755).unwrap());
+    let rename = |old: &[u8], new: &[u8]| ops::rename(&walk, old, &walk, new, RenameFlags::empty()).unwrap();
+    count("rename", 3, &mut || rename(b"/a/b/c/new", b"/a/b/c/newer"));
+    count("rename over", 3, &mut || rename(b"/a/b/c/newer", b"/a/b/c/file"));
+    count("unlink", 2, &mut || ops::unlink(&walk, b"/a/b/c/file").unwrap());
+    count("rmdir", 2, &mut || ops::rmdir(&walk, b"/a/b/dir").unwrap());
+}
+
+#[test]
+fn who_comes_second_opens_what_others_made() {
+    let world = World::new(ExportFlags::SHARED);
+    let by = world.caller.by();
+    let fs = context(&world);
+    let walk = Walk::new(&fs, &by);
+    crate::moment::begin();
+    assert_eq!(ops::stat(&walk, b"/a/late", Follow::Yes).err(), Some(Errno::ENOENT));
+    // In the same call, as if it came between the look and the creation.
+    std::fs::write(world.path.join("a/late"), "theirs").unwrap();
+    let file = open(&walk, b"/a/late", OpenFlags::CREAT | OpenFlags::RDWR, 0o644).unwrap();
+    let mut sink = VecSink::new(100);
+    file.read(&mut sink, &by).unwrap();
+    assert_eq!(sink.bytes, b"theirs");
+    std::fs::write(world.path.join("a/later"), "theirs").unwrap();
+    let only = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::RDWR;
+    assert_eq!(errno(open(&walk, b"/a/later", only, 0o644)), Errno::EEXIST);
+}
+
+#[test]
 #[ignore = "a measurement"]
 fn path_call_times() {
     for flags in BOTH {
@@ -108,7 +159,10 @@ fn path_call_times() {
         let time = |what: &str, count: u32, call: &mut dyn FnMut(u32)| {
             call(u32::MAX);
             let (start, before) = (Instant::now(), world.sent());
-            (0..count).for_each(call);
+            (0..count).for_each(|n| {
+                crate::moment::begin();
+                call(n);
+            });
             eprintln!("{flags:?} {what}: {:?}, {} messages", start.elapsed() / count, world.sent() - before);
         };
         time("stat of 4 components", 10_000, &mut |_| {

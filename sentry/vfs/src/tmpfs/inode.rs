@@ -3,6 +3,7 @@
 use super::dir::{DirBody, DirFile};
 use super::file::TmpFile;
 use super::fs::Shared;
+use crate::acl;
 use crate::attr::{Attr, AttrChange, SetTime};
 use crate::caller::{Caller, realtime_now};
 use crate::cred::{Kgid, Kuid};
@@ -186,6 +187,59 @@ impl TmpInode {
     }
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
+}
+
+impl Meta {
+    fn acl(&self, name: &[u8]) -> Option<acl::Acl> {
+        acl::Acl::parse(self.xattrs.as_ref()?.get(name)?).ok().flatten()
+    }
+    fn set_acl(&mut self, name: &[u8], list: Option<&acl::Acl>) {
+        match list {
+            Some(list) => {
+                self.xattrs.get_or_insert_default().insert(name.to_vec(), list.value());
+            }
+            None => {
+                self.xattrs.as_mut().and_then(|xattrs| xattrs.remove(name));
+            }
+        }
+    }
+}
+
+impl TmpInode {
+    fn set_acl(&self, name: &[u8], list: Option<acl::Acl>) -> SysResult<()> {
+        match self.kind {
+            FileType::Symlink => return Err(Errno::EOPNOTSUPP),
+            FileType::Directory => {}
+            _ if name == acl::DEFAULT && list.is_some() => return Err(Errno::EACCES),
+            _ => {}
+        }
+        let mut meta = self.meta.lock();
+        let kept = match &list {
+            Some(list) if name == acl::ACCESS => {
+                meta.perm = (meta.perm & !0o777) | list.mode();
+                !list.is_mode()
+            }
+            _ => true,
+        };
+        meta.set_acl(name, list.as_ref().filter(|_| kept));
+        meta.ctime = realtime_now();
+        Ok(())
+    }
+    /// Begins with the directory's default list.
+    fn inherit(&self, default: Option<acl::Acl>) {
+        let Some(default) = default.filter(|_| self.kind != FileType::Symlink) else { return };
+        let mut meta = self.meta.lock();
+        let list = default.inherited(meta.perm & 0o777);
+        meta.perm = (meta.perm & !0o777) | list.mode();
+        meta.set_acl(acl::ACCESS, Some(&list).filter(|list| !list.is_mode()));
+        if self.kind == FileType::Directory {
+            meta.set_acl(acl::DEFAULT, Some(&default));
+        }
+    }
+}
+
 /// The tmpfs inode behind a trait object; `EXDEV` for others.
 pub(super) fn tmp(inode: &Arc<dyn Inode>) -> SysResult<&TmpInode> {
     inode.as_any().downcast_ref().ok_or(Errno::EXDEV)
@@ -203,6 +257,15 @@ impl Inode for TmpInode {
     }
     fn ino(&self) -> Option<u64> {
         Some(self.ino)
+    }
+    fn acl(&self, _by: &Caller<'_>) -> SysResult<Option<acl::Acl>> {
+        Ok(self.meta.lock().acl(acl::ACCESS))
+    }
+    fn has_default_acl(&self, _by: &Caller<'_>) -> SysResult<bool> {
+        Ok(self.meta.lock().acl(acl::DEFAULT).is_some())
+    }
+    fn has_other_names(&self) -> bool {
+        self.meta.lock().nlink > 0
     }
     fn child_hint(&self) -> crate::inode::DentryHint {
         crate::inode::DentryHint::Exclusive
@@ -237,6 +300,12 @@ impl Inode for TmpInode {
         };
         let mut meta = self.meta.lock();
         meta.perm = change.perm.unwrap_or(meta.perm);
+        if let Some(perm) = change.perm
+            && let Some(mut list) = meta.acl(acl::ACCESS)
+        {
+            list.set_mode(perm);
+            meta.set_acl(acl::ACCESS, Some(&list));
+        }
         meta.uid = change.uid.unwrap_or(meta.uid);
         meta.gid = change.gid.unwrap_or(meta.gid);
         if change.size.is_some() {
@@ -265,6 +334,8 @@ impl Inode for TmpInode {
     ) -> SysResult<Arc<dyn Inode>> {
         let me = self.arc()?;
         let new = me.make_node(what, perm, owner)?;
+        let default = self.meta.lock().acl(acl::DEFAULT);
+        new.inherit(default);
         let added = self.entries()?.lock().insert(name, &new);
         if let Err(error) = added {
             new.change_links(-2);
@@ -278,6 +349,8 @@ impl Inode for TmpInode {
     }
     fn create_unnamed(&self, perm: ModeBits, owner: Owner, _by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
         let new = self.arc()?.make_node(&NewNode::Regular, perm, owner)?;
+        let default = self.meta.lock().acl(acl::DEFAULT);
+        new.inherit(default);
         {
             let mut meta = new.meta.lock();
             meta.nlink = 0;
@@ -343,13 +416,16 @@ impl Inode for TmpInode {
         }
     }
     fn get_xattr(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Vec<u8>> {
-        if name.starts_with(b"system.") {
+        if name.starts_with(b"system.") && !is_acl(name) {
             return Err(Errno::EOPNOTSUPP);
         }
         let meta = self.meta.lock();
         meta.xattrs.as_ref().and_then(|x| x.get(name)).cloned().ok_or(Errno::ENODATA)
     }
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags, _by: &Caller<'_>) -> SysResult<()> {
+        if is_acl(name) {
+            return self.set_acl(name, acl::Acl::parse(value)?);
+        }
         if name.starts_with(b"system.") {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -374,7 +450,7 @@ impl Inode for TmpInode {
         let mut meta = self.meta.lock();
         let gone = meta.xattrs.as_mut().and_then(|x| x.remove(name));
         meta.ctime = realtime_now();
-        gone.map(|_| ()).ok_or(Errno::ENODATA)
+        if gone.is_some() || is_acl(name) { Ok(()) } else { Err(Errno::ENODATA) }
     }
     fn list_xattr(&self, _by: &Caller<'_>) -> SysResult<Vec<Vec<u8>>> {
         let meta = self.meta.lock();
