@@ -187,7 +187,7 @@ pub(crate) fn convert(
     let source = match &kind {
         MountKind::Bind { .. } => {
             options.data.clear();
-            host_mount(mount.source().as_deref().unwrap_or(Path::new(""))).1
+            host_mount(mount.source().as_deref().unwrap_or(Path::new(""))).source
         }
         _ => mount.source().as_ref().map_or_else(|| typ.to_owned(), |source| source.display().to_string()),
     };
