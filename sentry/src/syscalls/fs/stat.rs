@@ -234,7 +234,8 @@ pub fn readlinkat(
     if path.is_empty() && at.kind() != Some(abi::fs::FileType::Symlink) {
         return Err(Errno::ENOENT.into());
     }
-    let target = super::walk_at(cx, DirFd::Cwd, &path, |walk| Ok(vfs::ops::read_link(walk, &at)?))?;
+    // The place is found already: any walk will do.
+    let target = super::walk_at(cx, DirFd::Cwd, b"/", |walk| Ok(vfs::ops::read_link(walk, &at)?))?;
     let shown = target.get(..size).unwrap_or(&target);
     cx.mm().write_bytes(buf, shown)?;
     Ok(shown.len())
