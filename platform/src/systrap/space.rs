@@ -92,7 +92,10 @@ impl Stub {
         if mapped.as_ref().map(Arc::as_ptr) == family.map(Arc::as_ptr) {
             return Vec::new();
         }
-        *mapped = family.cloned();
+        // What the last one to hold a family gives back is taken without the lock.
+        let before = std::mem::replace(&mut *mapped, family.cloned());
+        drop(mapped);
+        drop(before);
         match family {
             Some(family) => map_family(family).to_vec(),
             None => [(TARGETS, TABLE_SIZE), (ENTRIES, ENTRIES_SIZE)]
