@@ -88,6 +88,8 @@ struct StreamState {
     pieces: VecDeque<Piece>,
     // The sender is done: end of file behind the last byte.
     eof: bool,
+    // It said so itself: a reset that comes later leaves the end of file to readers.
+    ended: bool,
     // The receiver is done: senders get a broken pipe.
     closed: bool,
     reset: Option<Errno>,
@@ -199,7 +201,8 @@ impl StreamInbox {
     ) -> SysResult<(usize, Ancillary)> {
         let mut state = self.state.lock();
         if state.ring.len() <= skip {
-            if let Some(error) = state.reset.take() {
+            let ended = state.ended;
+            if let Some(error) = state.reset.take_if(|_| !ended) {
                 return Err(error);
             }
             return if state.eof || state.closed {
@@ -304,6 +307,7 @@ impl StreamInbox {
         let first = {
             let mut state = self.state.lock();
             state.eof = true;
+            state.ended = true;
             state.first.take()
         };
         self.queue.wake(

@@ -158,7 +158,8 @@ impl Base {
                     [self.rcvbuf(), self.sndbuf()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
                 Ok([0, receive, 0, send, 0, 0, 0, 0, 0].iter().flat_map(|n| n.to_ne_bytes()).collect())
             }
-            56 | 73 => int(0),
+            // BSDCOMPAT, INCOMING_NAPI_ID, RESERVE_MEM.
+            14 | 56 | 73 => int(0),
             57 => Ok(self.cookie.to_ne_bytes().to_vec()),
             // PEERGROUPS, PEERPIDFD.
             59 | 77 => Err(Errno::ENODATA),
@@ -253,6 +254,8 @@ impl Base {
                 };
                 self.remember(1, name, rate);
             }
+            // BSDCOMPAT does nothing any more.
+            14 => {}
             // CNX_ADVICE: the route of a connected socket is looked up afresh, which it always is.
             53 => {}
             // ATTACH_BPF, ATTACH_REUSEPORT_EBPF: a descriptor of a program, of which there are none.
@@ -343,6 +346,8 @@ pub(crate) fn check_room(at: i32, name: i32, room: usize, len: usize) -> SysResu
         (level::SOCKET, 71) => room == len,
         // PEERNAME.
         (level::SOCKET, 28) => room <= len,
+        // BINDTODEVICE: IFNAMSIZ.
+        (level::SOCKET, SO_BINDTODEVICE) => len == 0 || room >= 16,
         (level::NETLINK, 3..=12) if name != 9 => room >= 4,
         _ => true,
     };

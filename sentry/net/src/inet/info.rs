@@ -23,7 +23,9 @@ fn time_bytes(at: Timespec) -> Vec<u8> {
 /// The control messages of SOL_SOCKET about the arrival of a message.
 pub(crate) fn arrival(base: &Base, message: &Message) -> Vec<Control> {
     let mut control = Vec::new();
-    base.set_stamp(message.at);
+    if base.with(|o| o.stamp.is_none()) {
+        base.set_stamp(message.at);
+    }
     if let Some(stamp) = base.with(|o| o.stamp) {
         let (kind, part) = match stamp {
             Stamp::Micro => (29, message.at.nsec / 1000),
@@ -67,9 +69,9 @@ pub(crate) fn control(base: &Base, message: &Message) -> Vec<Control> {
             if base.is_on(level::IPV6, 66) {
                 put(level::IPV6, 67, int(packet.tos.into()));
             }
-        }
-        if base.is_on(level::IPV6, 74) {
-            put(level::IPV6, 74, show(base, packet.to).to_bytes());
+            if base.is_on(level::IPV6, 74) {
+                put(level::IPV6, 74, show(base, packet.to).to_bytes());
+            }
         }
     }
     if let IpAddr::V4(ip) = packet.to.ip {

@@ -164,7 +164,7 @@ pub(crate) fn set(base: &Base, at: i32, name: i32, value: &[u8]) -> Option<SysRe
     if base.kind == SockType::Stream && !matches!(name, 37..=40 | 43 | 44 | 46 | 47) {
         // A stream has no groups; what is malformed is said first by IPv6 only.
         return Some(Err(match asked {
-            Err(error) if at == level::IPV6 => error,
+            Err(error) if at == level::IPV6 || matches!(name, 42 | 45) => error,
             _ => Errno::EPROTO,
         }));
     }
@@ -287,6 +287,8 @@ pub(crate) fn interface_for(base: &Base, group: IpAddr, scope: u32) -> SysResult
         Some(index) => interfaces.iter().find(|i| i.index == index && i.is_up()),
         None => outgoing(&interfaces),
     };
+    // IPv6 has no route for groups by way of the loopback.
+    let found = found.filter(|i| group.is_ipv4() || !i.is_loopback());
     found.cloned().ok_or(Errno::ENETUNREACH)
 }
 

@@ -207,8 +207,8 @@ pub(crate) fn get(base: &Base, at: i32, name: i32, standing: Standing) -> Option
         return Some(Ok(default.to_ne_bytes().to_vec()));
     }
     if !level_applies(base, at) {
-        // The IP level takes what no other does.
-        return Some(Err(if is_v6(base) { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP }));
+        let raw = at == level::RAW && base.kind == SockType::Raw;
+        return Some(Err(if is_v6(base) || raw { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP }));
     }
     Some(get_here(base, at, name, standing))
 }

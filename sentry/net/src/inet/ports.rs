@@ -25,6 +25,15 @@ pub struct Claim {
     pub listening: bool,
 }
 
+/// What may change while a port is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// SO_BINDTODEVICE.
+    pub device: u32,
+    /// SO_REUSEADDR.
+    pub reuse_addr: bool,
+}
+
 /// One holder of a port.
 #[derive(Debug)]
 pub struct Holder<S> {
@@ -190,11 +199,12 @@ impl<S> PortTable<S> {
         }
     }
 
-    /// Notes the interface that a socket was bound to (SO_BINDTODEVICE) after it had its port.
-    pub fn set_device(&mut self, port: u16, socket: *const S, device: u32) {
+    /// Notes what a socket was told after it had its port: SO_BINDTODEVICE, SO_REUSEADDR.
+    pub fn retell(&mut self, port: u16, socket: *const S, told: Told) {
         for holder in self.ports.get_mut(&port).into_iter().flatten() {
             if holder.until.is_none() && std::ptr::eq(holder.socket.as_ptr(), socket) {
-                holder.claim.device = device;
+                holder.claim.device = told.device;
+                holder.claim.reuse_addr = told.reuse_addr;
             }
         }
     }

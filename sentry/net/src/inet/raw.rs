@@ -132,6 +132,8 @@ impl RawSocket {
     pub fn new(ns: &Arc<NetNs>, domain: u16, form: Form, protocol: i32) -> Arc<RawSocket> {
         let kind = if form == Form::Raw { SockType::Raw } else { SockType::Dgram };
         let base = Base::new(ns, domain, kind, protocol);
+        // Raw sockets are born with it (inet_create of Linux).
+        base.change(|o| o.reuse_addr = form == Form::Raw);
         if protocol == IPPROTO_RAW {
             base.remember(level::IP, IP_HDRINCL, 1);
         }

@@ -8,6 +8,7 @@ mod end;
 
 use super::backlog::{Listener, saved_syn};
 use super::options::{self, Standing, tcp_state};
+use super::ports::Told as PortOptions;
 use super::{bind_addr, claim_for, destination, may_bind, own_family, port_range, show};
 use crate::addr::{InetAddr, SockAddr};
 use crate::base::{Base, Report};
@@ -321,7 +322,6 @@ impl TcpSocket {
     /// connect(2) to a socket of this sandbox, with the state locked until the server's is needed.
     fn connect_to(&self, addr: &SockAddr, by: &Caller<'_>) -> SysResult<()> {
         let mut state = self.state.lock();
-        let mut to = own_family(&self.base, addr)?;
         match state.phase {
             Phase::Closed => {}
             Phase::Failed => {
@@ -335,8 +335,8 @@ impl TcpSocket {
             }
             _ => return Err(Errno::EISCONN),
         }
-        let way = destination(&self.base, to)?;
-        to = way.to;
+        let way = destination(&self.base, own_family(&self.base, addr)?)?;
+        let to = way.to;
         let fresh = state.held.is_none() && !state.bound;
         if fresh {
             let from = InetAddr { ip: way.source, port: 0, scope: 0 };
@@ -676,9 +676,9 @@ impl Socket for TcpSocket {
             inbox.set_limit(limit_of(&self.base));
             inbox.set_inline(self.base.is_on(level::SOCKET, 10));
         }
-        let device = self.base.with(|o| o.device);
+        let told = self.base.with(|o| PortOptions { device: o.device, reuse_addr: o.reuse_addr });
         if let Some(port) = self.state.lock().held {
-            self.base.ns.tcp.lock().set_device(port, std::ptr::from_ref(self), device);
+            self.base.ns.tcp.lock().retell(port, std::ptr::from_ref(self), told);
         }
     }
     fn recv_beside(&self, dst: &mut dyn GuestSink, flags: MsgFlags) -> SysResult<Received> {
@@ -686,7 +686,7 @@ impl Socket for TcpSocket {
             return mailbox::receive_report(&self.base, dst);
         }
         let never = match self.state.lock().phase {
-            Phase::Listening(_) | Phase::Closed => Errno::ENOTCONN,
+            Phase::Listening(_) => Errno::ENOTCONN,
             _ => Errno::EINVAL,
         };
         let inbox = self.inbox().ok_or(never)?;

@@ -3,7 +3,7 @@
 
 use super::info::{self, Header, extended_error};
 use super::options::{self, Standing, tcp_state};
-use super::ports::PortTable;
+use super::ports::{PortTable, Told};
 use super::wire::{self, Packet};
 use super::{
     Cast, Way, bind_addr, claim_for, is_limited_broadcast, is_v6, may_bind, multicast, own_family,
@@ -318,7 +318,8 @@ impl Socket for UdpSocket {
             return Err(Errno::EINVAL);
         }
         self.claim(&mut state, addr, by)?;
-        state.bound = true;
+        // A port that was asked for by number outlives connections.
+        state.bound = addr.port != 0;
         state.fixed = state.local;
         Ok(())
     }
@@ -333,6 +334,11 @@ impl Socket for UdpSocket {
                     let local = state.fixed.unwrap_or(local);
                     state.local = Some(local);
                     self.table().lock().set_peer(port, me, local, None);
+                } else if let Some(fixed) = state.fixed {
+                    // And a port that bind(2) left to chance.
+                    self.table().lock().release(port, me);
+                    state.held = None;
+                    state.local = Some(InetAddr { port: 0, ..fixed });
                 } else {
                     self.table().lock().release(port, me);
                     state.held = None;
@@ -353,7 +359,9 @@ impl Socket for UdpSocket {
         let header = Header::new(&self.base, to.ip, &SendMsg::default())?;
         let found = self.way_with(&state, to, &header)?;
         if state.held.is_none() {
-            self.claim(&mut state, InetAddr { ip: found.source, port: 0, scope: 0 }, by)?;
+            let ip =
+                state.fixed.map(|fixed| fixed.ip).filter(|ip| !ip.is_unspecified()).unwrap_or(found.source);
+            self.claim(&mut state, InetAddr { ip, port: 0, scope: 0 }, by)?;
         }
         let (Some(port), Some(mut local)) = (state.held, state.local) else { return Err(Errno::EINVAL) };
         if local.ip.is_unspecified() {
@@ -383,14 +391,15 @@ impl Socket for UdpSocket {
                 return Ok(len);
             }
         } else {
+            if state.held.is_none() {
+                let any = state.fixed.unwrap_or(InetAddr::any(is_v6(&self.base)));
+                self.claim(&mut state, InetAddr { port: 0, ..any }, by)?;
+            }
             let to = self.target(&state, message)?;
             let header = Header::new(&self.base, to.ip, message)?;
             let found = self.way_with(&state, to, &header)?;
             if state.shut_write {
                 return Err(Errno::EPIPE);
-            }
-            if state.held.is_none() {
-                self.claim(&mut state, InetAddr::any(is_v6(&self.base)), by)?;
             }
             if len > if found.to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 } {
                 return Err(self.too_long(found.to));
@@ -483,10 +492,10 @@ impl Socket for UdpSocket {
     }
     fn buffers_changed(&self) {
         self.inbox.set_limit(self.base.rcvbuf());
-        // SO_BINDTODEVICE after bind(2).
-        let device = self.base.with(|o| o.device);
+        // SO_BINDTODEVICE and SO_REUSEADDR after bind(2).
+        let told = self.base.with(|o| Told { device: o.device, reuse_addr: o.reuse_addr });
         if let Some(port) = self.state.lock().held {
-            self.table().lock().set_device(port, std::ptr::from_ref(self), device);
+            self.table().lock().retell(port, std::ptr::from_ref(self), told);
         }
     }
     fn readable_bytes(&self) -> SysResult<usize> {

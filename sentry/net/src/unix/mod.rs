@@ -243,6 +243,9 @@ impl UnixSocket {
         message: &mut SendMsg,
         by: &Caller<'_>,
     ) -> SysResult<usize> {
+        if !self.is_dgram() && self.link.get().is_none() {
+            return Err(Errno::ENOTCONN);
+        }
         if self.shut_write.load(Ordering::Relaxed) {
             return Err(Errno::EPIPE);
         }
@@ -576,7 +579,7 @@ impl Socket for UnixSocket {
                 if s.urgent {
                     events |= Events::PRI;
                 }
-                (s.readable > 0, s.eof, s.closed, inbox.has_reset())
+                (s.len > 0, s.eof, s.closed, inbox.has_reset())
             }
             Inbox::Messages(inbox) => {
                 let s = inbox.status();

@@ -59,12 +59,9 @@ pub fn getsockopt(
     let file = file(cx, fd)?;
     let socket = sockets::of(&file)?;
     let asked: i32 = cx.read(len)?;
-    if asked < 0 {
+    if asked < 0 && level != SOL_SOCKET && !socket.knows_level(level) {
         // The level is looked at before the length.
-        socket.get_option(level, name, 0, &cx.caller()).or_else(|error| match error {
-            Errno::EOPNOTSUPP | Errno::ENOPROTOOPT if level != SOL_SOCKET => Err(error),
-            _ => Err(Errno::EINVAL),
-        })?;
+        socket.get_option(level, name, 0, &cx.caller())?;
     }
     let room = usize::try_from(asked).map_err(|_| Errno::EINVAL)?;
     if (level, name) == (SOL_SOCKET, SO_ATTACH_FILTER) {
