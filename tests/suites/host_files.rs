@@ -140,7 +140,7 @@ echo anew > /etc/debian_version; [ "$(cat /etc/debian_version)" = anew ] || fail
 # A directory of the lower layer, changed, moved within its parent as far as the host allows, emptied and removed.
 cp -a /usr/share/perl5 /root/copy; rm -r /usr/share/perl5; [ ! -e /usr/share/perl5 ] || fail 14
 mkdir /usr/share/perl5; [ -z "$(ls -A /usr/share/perl5)" ] || fail 15
-cp -a /root/copy/. /usr/share/perl5/; diff -r /root/copy /usr/share/perl5 || fail 16
+cp -a /root/copy/. /usr/share/perl5/; diff -r --no-dereference /root/copy /usr/share/perl5 || fail 16
 mv /root/copy /root/copy2; [ -d /root/copy2/Debconf ] || [ -n "$(ls /root/copy2)" ] || fail 17
 # Unlinked while open.
 python3 - <<'P'
@@ -152,7 +152,7 @@ f.seek(0); assert f.read() == "kept"
 open("/etc/hostname", "w").write("new")
 f.seek(0); assert f.read() == "kept"
 P
-tar -C /usr/share -cf /root/doc.tar doc; mkdir /root/x; tar -C /root/x -xf /root/doc.tar; diff -r /usr/share/doc /root/x/doc || fail 27
+tar -C /usr/share -cf /root/doc.tar doc; mkdir /root/x; tar -C /root/x -xf /root/doc.tar; diff -r --no-dereference /usr/share/doc /root/x/doc || fail 27
 cd /root/x; git init -q .; git -c core.fsync=none add . ; git -c user.name=n -c user.email=e commit -qm x; git fsck --no-progress; [ -z "$(git status --short)" ] || fail 28
 git mv doc moved; git -c user.name=n -c user.email=e commit -qm y; [ -z "$(git status --short)" ] || fail 29
 cd /; rm -r /root/x
