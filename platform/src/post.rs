@@ -383,8 +383,6 @@ mod tests {
     use super::{ASKED, ASKED_LEN, Answerer, Asker, ROOM};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::os::fd::{AsFd, OwnedFd};
-    use std::sync::OnceLock;
-    use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering::SeqCst;
     use std::time::Duration;
 

@@ -201,6 +201,7 @@ assert c.recv(9) == b'seen'
 assert os.stat('grown').st_size == 7
 with open('fifo') as f: assert f.read() == 'through'
 print('first done', flush=True)
+os.read(0, 1)
 ";
 const SECOND: &str = r"
 import fcntl, mmap, os, socket, struct, time
@@ -237,7 +238,8 @@ fn containers_of_a_pod_share_a_volume() {
     set(&mut first, "/annotations", json!({kind: "sandbox", id: sandbox, overlay: "root:memory"}));
     set(&mut second, "/annotations", json!({kind: "container", id: sandbox, overlay: "root:memory"}));
     let (first, second) = (first.bind(&volume, "/vol", "rw"), second.bind(&volume, "/vol", "rw"));
-    let running = first.run("systrap").stdout(Stdio::piped()).spawn().expect("runsc");
+    let mut running =
+        first.run("systrap").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runsc");
     second.write();
     // Both under one --root, or they would not find each other; joined once the first is there.
     let ready = volume.join("ready");
@@ -249,6 +251,8 @@ fn containers_of_a_pod_share_a_volume() {
     join.arg("--bundle").arg(second.dir()).arg(second.id());
     let done = command::run(&mut join, LIMIT).expect_ok("second");
     assert_eq!(done.stdout, "second done\n");
+    // Its end is that of the pod: not before the second has ended.
+    drop(running.stdin.take());
     let done = running.wait_with_output().expect("the first");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "first done\n");
 }

@@ -172,14 +172,7 @@ impl Sandbox {
             _ => Arc::clone(&root.proxy.net),
         };
         let cgroup = CgroupNs::new(Arc::clone(&root.user));
-        let proxy = NsProxy {
-            uts,
-            net,
-            ipc,
-            cgroup,
-            pid_for_children: Arc::clone(&pid_ns),
-            ..NsProxy::clone(&root.proxy)
-        };
+        let proxy = NsProxy { uts, net, ipc, cgroup, pid_for_children: Arc::clone(&pid_ns) };
         let made = (Arc::new(proxy), pid_ns);
         self.first.get_or_init(|| made.clone());
         Ok(made)

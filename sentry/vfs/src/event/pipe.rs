@@ -304,8 +304,18 @@ pub struct PipeEnd {
     seen_writers: u64,
 }
 
+/// What an opener found on the other side, at the very moment when it joined its own.
+#[derive(Clone, Copy)]
+struct Other {
+    is_there: bool,
+    opens: u64,
+}
+
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, inode: Option<Arc<AnonInode>>, reads: bool, writes: bool) -> PipeEnd {
+        PipeEnd::join(pipe, inode, reads, writes).0
+    }
+    fn join(pipe: &Arc<Pipe>, inode: Option<Arc<AnonInode>>, reads: bool, writes: bool) -> (PipeEnd, Other) {
         let mut state = pipe.state.lock();
         if reads {
             state.readers = state.readers.saturating_add(1);
@@ -316,6 +326,11 @@ impl PipeEnd {
             state.writer_opens += 1;
         }
         let seen_writers = if state.writers == 0 { state.writer_opens } else { u64::MAX };
+        let other = if reads {
+            Other { is_there: state.writers > 0, opens: state.writer_opens }
+        } else {
+            Other { is_there: state.readers > 0, opens: state.reader_opens }
+        };
         drop(state);
         if reads {
             pipe.writers.wake(Events::WRITABLE);
@@ -323,7 +338,7 @@ impl PipeEnd {
         if writes {
             pipe.readers.wake(Events::READABLE);
         }
-        PipeEnd { pipe: Arc::clone(pipe), inode, reads, writes, seen_writers }
+        (PipeEnd { pipe: Arc::clone(pipe), inode, reads, writes, seen_writers }, other)
     }
     /// The pipe, for splice and its kin and F_SETPIPE_SZ.
     #[must_use]
@@ -508,23 +523,17 @@ impl FifoTable {
         if writes && !reads && nonblock && pipe.state.lock().readers == 0 {
             return Err(Errno::ENXIO.into());
         }
-        let (seen_readers, seen_writers) = {
-            let state = pipe.state.lock();
-            (state.reader_opens, state.writer_opens)
-        };
-        let end = Arc::new(PipeEnd::new(&pipe, None, reads, writes));
-        if nonblock || (reads && writes) {
+        // Who waited for us may be gone before we look again.
+        let (end, other) = PipeEnd::join(&pipe, None, reads, writes);
+        let end = Arc::new(end);
+        if nonblock || (reads && writes) || other.is_there {
             return Ok(end);
         }
         // The opens that happened since count, even when that side is gone again.
         wait_until(&*pipe, Events::READABLE | Events::WRITABLE, None, by, || {
             let state = pipe.state.lock();
-            let met = if reads {
-                state.writers > 0 || state.writer_opens != seen_writers
-            } else {
-                state.readers > 0 || state.reader_opens != seen_readers
-            };
-            if met { Ok(()) } else { Err(Errno::EAGAIN) }
+            let opens = if reads { state.writer_opens } else { state.reader_opens };
+            if opens == other.opens { Err(Errno::EAGAIN) } else { Ok(()) }
         })?;
         Ok(end)
     }
