@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Environment variable by which the processes of a bundle are found.
+pub const MARK: &str = "GVISOR_RS_TEST_OF";
+
 /// A bundle with its own `--root`; removed when dropped.
 #[derive(Debug)]
 pub struct Bundle {
@@ -119,6 +122,7 @@ impl Bundle {
     pub fn runsc(&self, platform: &str, verb: &str) -> Command {
         self.write();
         let mut command = Command::new(crate::runsc());
+        command.env(MARK, &self.dir);
         command.arg("--root").arg(self.dir.join("state")).arg(format!("--platform={platform}"));
         // A root file system that all tests share stays as it is, whatever a test does to the annotations.
         let root = self.config.pointer("/root/path").and_then(Value::as_str).unwrap_or_default();

@@ -9,9 +9,23 @@ pub fn parents() -> Vec<(u32, u32)> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
     };
+    all().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
+/// What a process was called with, blanks for NULs: its command line, then its environment. A monitor shows its
+/// container's command line, so that who started it is found in the latter.
+#[must_use]
+pub fn words(pid: u32) -> String {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let words = [read("cmdline"), read("environ")].concat();
+    String::from_utf8_lossy(&words).replace('\0', " ")
+}
+
+/// Every process.
+#[must_use]
+pub fn all() -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// A process and everything below it.

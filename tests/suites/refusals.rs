@@ -7,8 +7,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tests::bundle::{self, Bundle, set};
+use tests::bundle::{self, Bundle, MARK, set};
 use tests::command::{self, Done};
+use tests::processes::{all, words};
 use tests::runsc;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -16,6 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// `run` of a bundle by a runtime, with a log.
 fn run(program: &Path, bundle: &Bundle) -> Done {
     let mut command = Command::new(program);
+    command.env(MARK, bundle.dir());
     command.arg("--root").arg(bundle.dir().join("state")).arg("--log").arg(bundle.dir().join("log"));
     command.args(["--log-format", "json", "run", "--bundle"]).arg(bundle.dir()).arg(bundle.id());
     command::run(command.current_dir(bundle.dir()), LIMIT)
@@ -24,14 +26,8 @@ fn run(program: &Path, bundle: &Bundle) -> Done {
 /// Processes, mounts and state that name the bundle.
 fn left(bundle: &Bundle) -> Vec<String> {
     let needle = bundle.dir().display().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(&needle) {
-            found.push(line);
-        }
-    }
+    let mut found: Vec<String> = Vec::new();
+    found.extend(all().into_iter().map(words).filter(|words| words.contains(&needle)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     found.extend(mounts.lines().filter(|line| line.contains(&needle)).map(str::to_owned));
     let states = fs::read_dir(bundle.dir().join("state")).into_iter().flatten().flatten();

@@ -5,8 +5,9 @@ use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tests::bundle::Bundle;
+use tests::bundle::{Bundle, MARK};
 use tests::command::{self, Done};
+use tests::processes::{all, words};
 use tests::rootfs;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -54,16 +55,15 @@ impl Chance {
     }
 }
 
-/// Processes (not zombies) whose command line names this bundle: all of ours do.
+/// Processes (not zombies) whose command line or environment names this bundle: all of ours do.
 fn processes(bundle: &Bundle) -> Vec<String> {
-    let root = bundle.dir().join("state").display().to_string();
+    let folder = bundle.dir().display().to_string();
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(&root) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            found.push(format!("{} {} {line}", entry.file_name().to_string_lossy(), name.trim()));
+    for pid in all() {
+        let words = words(pid);
+        if words.contains(&format!("{folder}/state")) || words.contains(&format!("{MARK}={folder} ")) {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            found.push(format!("{pid} {} {words}", name.trim()));
         }
     }
     found

@@ -29,7 +29,7 @@ use abi::siginfo::{SigInfo, code};
 use abi::signal::Signal;
 use abi::{Errno, SysResult};
 use lock::Ranked;
-use lock::order::Containers;
+use lock::order::{Containers, Leaf};
 use net::host::HostNet;
 use platform::Platform;
 use process::Prepared;
@@ -95,6 +95,9 @@ pub struct Sandbox {
     containers: Ranked<Containers, BTreeMap<String, Container>>,
     /// Namespaces of the first container, which others of a pod share, also when it has been deleted.
     first: OnceLock<(Arc<NsProxy>, Arc<PidNs>)>,
+    /// Processes whose program may not run, to be ended once who asked for them has heard of it: with the first
+    /// process' end the monitor takes the sandbox down.
+    refused: Ranked<Leaf, Vec<process::Refused>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -119,7 +122,12 @@ impl Sandbox {
         let kernel = Kernel::new(platform, machine, network)?;
         kernel.trace.switch(if config.strace { Switch::On } else { Switch::Off });
         mounts::register(&kernel)?;
-        Ok(Arc::new(Sandbox { kernel, containers: Ranked::default(), first: OnceLock::new() }))
+        Ok(Arc::new(Sandbox {
+            kernel,
+            containers: Ranked::default(),
+            first: OnceLock::new(),
+            refused: Ranked::default(),
+        }))
     }
     /// Its kernel.
     #[must_use]
@@ -219,6 +227,21 @@ fn has_ended(process: &Arc<Process>) -> bool {
     process.ending.lock().status.is_some()
 }
 
+impl Sandbox {
+    /// Lets a process run, if the bundle's seccomp profile lets it execute its program.
+    fn start_filtered(
+        &self,
+        prepared: Prepared,
+        seccomp: Option<&Arc<Filters>>,
+        name: &str,
+    ) -> ControlResult<()> {
+        prepared.start_filtered(seccomp, name).map_err(|(refused, error)| {
+            self.refused.lock().extend(refused);
+            error
+        })
+    }
+}
+
 impl SandboxControl for Sandbox {
     fn create_container(&self, spec: ContainerSpec, donated: Donated) -> ControlResult<()> {
         if self.containers.lock().contains_key(&spec.id) {
@@ -282,7 +305,12 @@ impl SandboxControl for Sandbox {
             })?;
             Ok((prepared, container.seccomp.clone()))
         })?;
-        prepared.start_filtered(seccomp.as_ref(), "the container's program")
+        self.start_filtered(prepared, seccomp.as_ref(), "the container's program")
+    }
+
+    fn settle(&self) {
+        let refused = std::mem::take(&mut *self.refused.lock());
+        refused.into_iter().for_each(process::Refused::end);
     }
 
     fn exec(&self, id: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32> {
@@ -315,7 +343,7 @@ impl SandboxControl for Sandbox {
             container.execs.insert(pid, Execed { process, awaited: false });
             Ok(())
         })?;
-        prepared.start_filtered(room.seccomp.as_ref(), &name)?;
+        self.start_filtered(prepared, room.seccomp.as_ref(), &name)?;
         Ok(pid)
     }
 

@@ -68,16 +68,20 @@ impl Prepared {
         run::start(self.shared, self.owned, self.context)
     }
     /// Lets it run, if the bundle's seccomp profile lets it execute its program: the filter is there before.
-    pub(super) fn start_filtered(self, seccomp: Option<&Arc<Filters>>, name: &str) -> ControlResult<()> {
+    pub(super) fn start_filtered(
+        self,
+        seccomp: Option<&Arc<Filters>>,
+        name: &str,
+    ) -> Result<(), (Option<Refused>, ControlError)> {
         let (status, why) = match seccomp.map_or(FirstExec::Allowed, |filters| filters.first_exec()) {
-            FirstExec::Allowed => return self.start().map_err(|e| failed("start", e)),
+            FirstExec::Allowed => return self.start().map_err(|e| (None, failed("start", e))),
             FirstExec::Refused(errno) => (WaitStatus::exited(1), errno.text().to_lowercase()),
             FirstExec::Killed => {
                 (WaitStatus::killed(Signal::SIGSYS), "killed by the seccomp profile".to_owned())
             }
         };
-        self.end(status);
-        Err(ControlError::new(ErrorKind::Failed, format!("exec {name}: {why}")))
+        let error = ControlError::new(ErrorKind::Failed, format!("exec {name}: {why}"));
+        Err((Some(Refused { prepared: self, status }), error))
     }
     /// Ends it without a first instruction.
     pub(super) fn cancel(self, signal: Signal) {
@@ -94,6 +98,18 @@ impl Prepared {
         for notice in notices {
             notice(status);
         }
+    }
+}
+
+/// A process whose program may not run, and how it ends.
+pub(super) struct Refused {
+    prepared: Prepared,
+    status: WaitStatus,
+}
+
+impl Refused {
+    pub(super) fn end(self) {
+        self.prepared.end(self.status);
     }
 }
 

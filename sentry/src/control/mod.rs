@@ -49,6 +49,9 @@ pub trait SandboxControl: Send + Sync {
     /// Lets the container's first process run.
     fn start(&self, container: &str) -> ControlResult<()>;
 
+    /// Called once an answer has left: brings about ends that the caller must not hear of before it.
+    fn settle(&self) {}
+
     /// Starts another process in a running container; returns its pid in the sandbox's root pid namespace.
     fn exec(&self, container: &str, process: ProcessSpec, donated: Donated) -> ControlResult<u32>;
 

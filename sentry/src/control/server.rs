@@ -163,6 +163,7 @@ fn handle(
     }
     let answer = carry_out(control, connection, request.body, fds);
     connection.sender.reply(number, answer.unwrap_or_else(|error| Answer::Failed { error }));
+    control.settle();
 }
 
 fn carry_out(

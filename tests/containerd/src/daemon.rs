@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tests::bundle::MARK;
 
 /// Handler of the runtime under test.
 pub const OURS: &str = "gvisor-rs";
@@ -158,6 +159,8 @@ disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.in
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("containerd.log"));
         let log = log.expect("a log");
         let mut command = Command::new("containerd");
+        // Its shims hand this to the runtime, whose processes are found by it.
+        command.env(MARK, &self.dir);
         command.arg("--config").arg(self.dir.join("config.toml")).stdin(Stdio::null()).process_group(0);
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         self.process = Some(command.spawn().expect("package containerd"));

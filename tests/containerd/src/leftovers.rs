@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tests::processes::{all, words};
 
 /// Hierarchies of cgroup v1 and v2.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -53,14 +54,10 @@ fn processes(dir: &Path) -> Vec<(i32, String)> {
     let needle = dir.display().to_string();
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&words).replace('\0', " ");
-        if pid != own && line.contains(&needle) && !line.starts_with("containerd ") {
-            found.push((pid, line));
+    for pid in all() {
+        let (words, pid) = (words(pid), i32::try_from(pid).unwrap_or(0));
+        if pid != own && words.contains(&needle) && !words.starts_with("containerd ") {
+            found.push((pid, words));
         }
     }
     found

@@ -8,7 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tests::bundle::Bundle;
+use tests::bundle::{Bundle, MARK};
+use tests::processes::{all, words};
 use tests::rootfs;
 
 const SERVE: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
@@ -227,13 +228,11 @@ fn a_hundred_side_by_side() {
 /// Processes that a bundle's sandbox consists of, its stubs apart.
 fn processes_of(bundle: &Bundle) -> Vec<u32> {
     let needle = bundle.dir().display().to_string();
-    let pids = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let named = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&format!("{needle}/"))
+        let words = words(*pid);
+        words.contains(&format!("{needle}/")) || words.contains(&format!("{MARK}={needle} "))
     };
-    pids.filter(named).collect()
+    all().into_iter().filter(named).collect()
 }
 
 fn pss(pid: u32) -> u64 {

@@ -124,6 +124,8 @@ fn the_hosts_network() {
     let cri = daemon.cri();
     let mut config = pod::config(&daemon, "hostnet");
     namespaces(&mut config).network = namespace_mode::NODE;
+    // The kubelet names none: the pod has the host's.
+    config.hostname.clear();
     let pod = Pod::run(&cri, config, OURS);
     let mut config = container("client", SERVE);
     security(&mut config).namespace_options.get_or_insert_default().network = namespace_mode::NODE;
