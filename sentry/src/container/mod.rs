@@ -236,7 +236,7 @@ impl Sandbox {
         name: &str,
     ) -> ControlResult<()> {
         prepared.start_filtered(seccomp, name).map_err(|(refused, error)| {
-            self.refused.lock().extend(refused);
+            self.refused.lock().extend(refused.map(|refused| *refused));
             error
         })
     }

@@ -72,7 +72,7 @@ impl Prepared {
         self,
         seccomp: Option<&Arc<Filters>>,
         name: &str,
-    ) -> Result<(), (Option<Refused>, ControlError)> {
+    ) -> Result<(), (Option<Box<Refused>>, ControlError)> {
         let (status, why) = match seccomp.map_or(FirstExec::Allowed, |filters| filters.first_exec()) {
             FirstExec::Allowed => return self.start().map_err(|e| (None, failed("start", e))),
             FirstExec::Refused(errno) => (WaitStatus::exited(1), errno.text().to_lowercase()),
@@ -81,7 +81,7 @@ impl Prepared {
             }
         };
         let error = ControlError::new(ErrorKind::Failed, format!("exec {name}: {why}"));
-        Err((Some(Refused { prepared: self, status }), error))
+        Err((Some(Box::new(Refused { prepared: self, status })), error))
     }
     /// Ends it without a first instruction.
     pub(super) fn cancel(self, signal: Signal) {
