@@ -1,7 +1,7 @@
 //! What every socket has: type, wait queue, pending error, error queue, values of options. Locks: `Leaf`.
 
 use crate::addr::SockAddr;
-use crate::filter::Program;
+use crate::filter::Filter;
 use crate::inet::multicast::Membership;
 use crate::netns::NetNs;
 use crate::types::{Control, SockType};
@@ -73,7 +73,7 @@ pub struct Options {
     /// SO_PASSPIDFD.
     pub pass_pidfd: bool,
     /// SO_ATTACH_FILTER.
-    pub filter: Option<Arc<Program>>,
+    pub filter: Option<Arc<Filter>>,
     /// IP_ADD_MEMBERSHIP and kin.
     pub groups: Vec<Membership>,
     /// Options that are only remembered, by level and name.

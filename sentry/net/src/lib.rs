@@ -7,6 +7,7 @@
 
 pub mod addr;
 pub mod base;
+pub mod bpf;
 pub mod control;
 mod filter;
 pub mod host;

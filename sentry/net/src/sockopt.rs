@@ -1,7 +1,7 @@
 //! Options of SOL_SOCKET that are the same for all families (socket(7)).
 
 use crate::base::{Base, Stamp};
-use crate::filter::Program;
+use crate::filter::Filter;
 use crate::types::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SockType};
 use abi::{Errno, SysResult};
 use std::sync::Arc;
@@ -135,7 +135,9 @@ impl Base {
                 Ok(name)
             }
             // SO_GET_FILTER.
-            SO_ATTACH_FILTER => Ok(self.with(|o| o.filter.as_ref().map_or_else(Vec::new, |f| f.bytes()))),
+            SO_ATTACH_FILTER => {
+                Ok(self.with(|o| o.filter.as_ref().map_or_else(Vec::new, |f| f.bytes().to_vec())))
+            }
             // PEERNAME, which a family with peers answers itself.
             28 => Err(Errno::ENOTCONN),
             29 | 63 => on(|o| o.stamp == Some(Stamp::Micro)),
@@ -235,8 +237,8 @@ impl Base {
             SO_ATTACH_FILTER => {
                 self.may_change_filter()?;
                 // The layer above has fetched the instructions that `struct sock_fprog` points to.
-                let program = Program::new(value)?;
-                self.change(|o| o.filter = Some(Arc::new(program)));
+                let filter = Filter::new(value)?;
+                self.change(|o| o.filter = Some(Arc::new(filter)));
             }
             27 => {
                 self.may_change_filter()?;
@@ -261,7 +263,7 @@ impl Base {
             // ATTACH_BPF, ATTACH_REUSEPORT_EBPF: a descriptor of a program, of which there are none.
             50 | 52 => return Err(Errno::EBADF),
             SO_ATTACH_REUSEPORT_CBPF => {
-                Program::new(value)?;
+                Filter::new(value)?;
                 return if self.with(|o| o.reuse_port) { Err(Errno::EOPNOTSUPP) } else { Err(Errno::EINVAL) };
             }
             68 => return Err(if self.with(|o| o.reuse_port) { Errno::ENOENT } else { Errno::EINVAL }),
