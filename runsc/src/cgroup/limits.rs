@@ -59,7 +59,7 @@ fn nowhere(controller: &str) -> Failure {
 }
 
 /// The host's memory limit for a guest's.
-pub(super) fn host_memory(bytes: u64) -> u64 {
+pub(crate) fn host_memory(bytes: u64) -> u64 {
     bytes.saturating_add(OWN_MEMORY).saturating_add(bytes / MEMORY_PART)
 }
 

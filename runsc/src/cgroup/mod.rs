@@ -17,6 +17,7 @@ use crate::spec::Plan;
 use crate::spec::pod::Place as Pod;
 use host::{Driver, Group, Hierarchy, Place};
 pub(crate) use limits::cpu_weight;
+pub(crate) use limits::host_memory;
 use limits::{Groups, When};
 use oci_spec::runtime::LinuxResources;
 pub(crate) use oom::Witness;

@@ -108,7 +108,7 @@ fn boot(
     drop(keep);
     fill_standard(fds.last_words.as_ref().or(fds.log.as_ref()))?;
     leave_caller(c"runsc-sentry")?;
-    super::scores::set_sentry(container.process.oom_score_adj);
+    super::scores::set_sentry(container.process.oom_score_adj, container.limits.memory_max);
     raise_descriptor_limit();
     end_on_panic();
     wait_for_maps(&fds.owner)?;

@@ -26,6 +26,7 @@ ranks! {
     Control = 10, "Control plane of the sandbox: containers by id.";
     Containers = 20, "One container's record.";
     OpenFilePos = 50, "File position of an open file: held over one read or write of any file, procfs included.";
+    OomKill = 90, "Who is killed as a cgroup's memory runs out: one choice at a time.";
     PidTable = 100, "Pids, thread groups, process groups, sessions: the shape of the process tree.";
     ProcessState = 120, "One thread group: members, children's exit states, job control.";
     PtraceState = 130, "Tracer links.";

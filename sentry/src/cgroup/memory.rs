@@ -6,6 +6,7 @@
 //! their limits. If that is over the limit too, a process of the group is killed. A thread that allocates
 //! faster than killed processes go fails with `ENOMEM`, and waits where that would be a fault ([`relieve`]).
 
+use super::watch::{Turn, Waited, Watch};
 use super::{Cgroup, NO_LIMIT};
 use crate::control::OomNotice;
 use crate::control::spec::Limits;
@@ -17,7 +18,7 @@ use abi::poll::Events;
 use abi::signal::Signal;
 use abi::{Errno, PAGE_SIZE, SysResult};
 use lock::Ranked;
-use lock::order::Leaf;
+use lock::order::{Leaf, OomKill};
 use mm::{Account, MemoryManager};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -51,20 +52,6 @@ pub(super) struct Memory {
     pub(super) watch: Watch,
     /// Files in memory and buffers of this group.
     pub(super) account: Arc<Account>,
-}
-
-/// Who wants to know when the memory of a container has run out. Lock: `Leaf`.
-#[derive(Default)]
-pub(super) struct Watch {
-    /// How often it did.
-    times: AtomicU64,
-    notices: Ranked<Leaf, Vec<OomNotice>>,
-}
-
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Watch({})", self.times.load(Ordering::Relaxed))
-    }
 }
 
 /// Lines of memory.events.
@@ -124,6 +111,8 @@ pub struct Bounds {
     roots: Ranked<Leaf, Vec<Weak<Cgroup>>>,
     pub(super) common: super::home::Common,
     pub(super) watchman: Arc<super::bandwidth::Watchman>,
+    /// Held while it is found out who has to go.
+    one_kill: Ranked<OomKill, ()>,
 }
 
 impl Bounds {
@@ -200,11 +189,9 @@ fn distinct(processes: &[Arc<Process>]) -> Vec<Arc<MemoryManager>> {
     found
 }
 
-/// Anonymous and shared memory of the processes.
-fn spaces(processes: &[Arc<Process>]) -> (u64, u64) {
-    let usages: Vec<_> = distinct(processes).iter().map(|mm| mm.total_usage()).collect();
-    let sum = |of: fn(&mm::Usage) -> u64| usages.iter().map(of).fold(0, u64::saturating_add);
-    (sum(|usage| usage.anonymous), sum(|usage| usage.shmem))
+/// Memory of one process.
+fn usage_of(process: &Arc<Process>) -> mm::Usage {
+    distinct(std::slice::from_ref(process)).first().map(|mm| mm.total_usage()).unwrap_or_default()
 }
 
 impl Cgroup {
@@ -286,27 +273,12 @@ impl Cgroup {
             at = group.parent();
         }
     }
-    /// Calls `notice` once the limit of this container has cost a process more often than `known` times.
-    pub fn await_oom(&self, known: u64, notice: OomNotice) {
-        let watch = &self.memory.watch;
-        let mut notices = watch.notices.lock();
-        let times = watch.times.load(Ordering::Relaxed);
-        if times > known {
-            drop(notices);
-            notice(times);
-        } else {
-            notices.push(notice);
+    /// Calls `notice` once the limit of this container has cost a process more often than `known` times, and is
+    /// about to cost another: it does when whoever asked asks for the next time.
+    pub fn await_oom(&self, kernel: &Arc<Kernel>, known: u64, notice: OomNotice) {
+        if self.memory.watch.add(known, notice) == Turn::Now {
+            let _ = self.look(kernel);
         }
-    }
-    /// The limit of this group is about to cost a process.
-    fn announce(&self) {
-        let watch = &self.memory.watch;
-        let (times, notices) = {
-            let mut notices = watch.notices.lock();
-            let times = watch.times.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            (times, std::mem::take(&mut *notices))
-        };
-        notices.into_iter().for_each(|notice| notice(times));
     }
     /// Compares usage and limit, and kills what it takes. Returns whether `memory.high` is passed.
     fn look(&self, kernel: &Arc<Kernel>) -> bool {
@@ -323,22 +295,24 @@ impl Cgroup {
         }
         if usage > max {
             self.tally(|counts| &counts.max);
-            self.kill_for(kernel, usage - max);
+            self.kill_for(kernel, max);
         }
         usage > high
     }
-    /// Kills processes until `over` bytes come free, or nobody is left that may be killed.
-    fn kill_for(&self, kernel: &Arc<Kernel>, over: u64) {
-        let processes = self.processes(kernel);
-        let (dying, mut living): (Vec<_>, Vec<_>) =
-            processes.into_iter().partition(|process| process.state.lock().exiting.is_some());
-        let going = spaces(&dying);
-        let mut left = over.saturating_sub(going.0);
+    /// Kills processes until usage is below `max`, or nobody is left that may be killed.
+    fn kill_for(&self, kernel: &Arc<Kernel>, max: u64) {
+        let _one_at_a_time = kernel.bounds.one_kill.lock();
+        let mut living = self.processes(kernel);
         // One kill at a time: what it brings shows when it is through.
-        if left == 0 || (!dying.is_empty() && going.0 > 0) {
+        if living.iter().any(|process| process.state.lock().exiting.is_some()) {
             return;
         }
-        self.tally(|counts| &counts.oom);
+        // Looked at after the list: whoever is not on it any more has given back what it had.
+        kernel.frames.trim();
+        let mut left = self.usage(kernel).saturating_sub(max);
+        if left == 0 {
+            return;
+        }
         let total = self.memory_limit().unwrap_or(kernel.machine.memory);
         let mut announced = false;
         while left > 0 {
@@ -347,10 +321,13 @@ impl Cgroup {
             let Some((at, _)) = best.max_by_key(|(_, points)| *points) else { break };
             if !std::mem::replace(&mut announced, true) {
                 // Before the kill: whoever is told of an end knows why by then.
-                self.announce();
+                if self.memory.watch.announce() == Turn::Later {
+                    return;
+                }
+                self.tally(|counts| &counts.oom);
             }
             let victim = living.swap_remove(at);
-            let (anonymous, _) = spaces(std::slice::from_ref(&victim));
+            let anonymous = usage_of(&victim).anonymous;
             let group = victim.cgroup.lock().clone();
             let together = group.as_ref().and_then(|group| group.together_with(self));
             match together {
@@ -409,20 +386,24 @@ fn badness(process: &Arc<Process>, total: u64) -> Option<i64> {
     if adjustment <= -1000 {
         return None;
     }
-    let (anonymous, shared) = spaces(std::slice::from_ref(process));
+    let usage = usage_of(process);
     let pages = |bytes: u64| i64::try_from(bytes / PAGE_SIZE).unwrap_or(i64::MAX);
-    let points = pages(anonymous.saturating_add(shared));
+    let points = pages(usage.anonymous.saturating_add(usage.shmem));
     Some(points.saturating_add(adjustment.saturating_mul(pages(total)) / 1000))
 }
 
-/// A thread that was charged beyond a limit, on its way back to the guest.
-pub fn settle(shared: &TaskShared) {
+/// A thread that was charged beyond a limit, on its way back to the guest. It rests while a kill is waited for,
+/// so that others find some of the grace left.
+pub fn settle(shared: &Arc<TaskShared>) {
     shared.clear_work(Work::MEMORY);
     let mut at = shared.process.cgroup.lock().clone();
     let mut slow = false;
     while let Some(group) = at {
         if group.memory.charged.load(Ordering::Relaxed) > group.memory.bound() {
             slow |= group.look(&shared.kernel);
+            if group.memory.watch.wait(shared) == Waited::Some {
+                slow |= group.look(&shared.kernel);
+            }
         }
         at = group.parent();
     }

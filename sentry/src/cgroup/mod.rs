@@ -9,6 +9,7 @@ pub mod cpus;
 mod files;
 mod home;
 pub mod memory;
+mod watch;
 
 use crate::control::spec::Limits;
 use crate::kernel::Kernel;

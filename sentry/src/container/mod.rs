@@ -408,7 +408,7 @@ impl SandboxControl for Sandbox {
 
     fn await_oom(&self, id: &str, known: u64, notice: OomNotice) -> ControlResult<()> {
         let cgroup = self.with(id, |container| Ok(Arc::clone(&container.cgroup)))?;
-        cgroup.await_oom(known, notice);
+        cgroup.await_oom(&self.kernel, known, notice);
         Ok(())
     }
 
