@@ -203,6 +203,19 @@ fn statuses_of_the_first_process() {
 }
 
 #[test]
+fn a_script_is_the_process() {
+    use std::os::unix::fs::PermissionsExt;
+    for platform in PLATFORMS {
+        let bundle = busybox(&["/entry", "one", "two words"]);
+        let script = bundle.dir().join("entry");
+        fs::write(&script, "#!/bin/sh -u\nprintf '%s.' \"$0\" \"$@\"; echo $$; exit 5\n").expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let done = command::run(&mut bundle.bind(&script, "/entry", "ro").run(platform), LIMIT);
+        assert_eq!((done.code(), done.stdout.as_str()), (5, "/entry.one.two words.1\n"), "{platform}");
+    }
+}
+
+#[test]
 fn an_attached_run_passes_signals_on() {
     for platform in PLATFORMS {
         let bundle = busybox(&[
