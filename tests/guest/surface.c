@@ -530,3 +530,14 @@ TEST(select_sleeps_over_what_no_set_shows) {
     OK(kill(pid, SIGKILL));
     EQ(t_wait(pid), SIGKILL);
 }
+TEST(proc_has_the_names_it_has) {
+    const char *dirs[] = {"/proc", "/proc/self", "/proc/self/task", "/proc/self/fd", "/proc/self/ns", "/proc/sys"};
+    for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/nothing", dirs[i]);
+        FAILS(mkdir(path, 0755), ENOENT);
+        FAILS(open(path, O_CREAT | O_RDWR, 0644), ENOENT);
+        FAILS(symlink("a", path), ENOENT);
+        FAILS(unlink(path), ENOENT);
+    }
+}

@@ -8,23 +8,28 @@ use std::ops::{Deref, DerefMut};
 #[cfg(debug_assertions)]
 mod held {
     use std::cell::RefCell;
+    use std::panic::Location;
+    /// Level, name, and where it was taken.
+    type Held = (u16, &'static str, &'static Location<'static>);
     thread_local! {
-        static HELD: RefCell<Vec<(u16, &'static str)>> = const { RefCell::new(Vec::new()) };
+        static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
     }
+    #[track_caller]
     pub(super) fn push(level: u16, name: &'static str, same_ok: bool) {
+        let here = Location::caller();
         HELD.with_borrow_mut(|held| {
-            if let Some(&(top, top_name)) = held.iter().max_by_key(|(l, _)| *l) {
+            if let Some(&(top, top_name, there)) = held.iter().max_by_key(|(l, ..)| *l) {
                 assert!(
                     top < level || (same_ok && top == level),
-                    "lock order: {name} ({level}) taken while {top_name} ({top}) is held"
+                    "lock order: {name} ({level}) taken at {here} while {top_name} ({top}) of {there} is held"
                 );
             }
-            held.push((level, name));
+            held.push((level, name, here));
         });
     }
     pub(super) fn pop(level: u16) {
         HELD.with_borrow_mut(|held| {
-            if let Some(at) = held.iter().rposition(|(l, _)| *l == level) {
+            if let Some(at) = held.iter().rposition(|(l, ..)| *l == level) {
                 held.remove(at);
             }
         });
@@ -64,16 +69,19 @@ impl<R: Rank, T> Ranked<R, T> {
         Ranked { inner: Mutex::new(value), rank: PhantomData }
     }
     /// Takes the lock.
+    #[track_caller]
     pub fn lock(&self) -> RankedGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, false);
         RankedGuard { guard: self.inner.lock(), _token: Token(R::LEVEL) }
     }
     /// Takes a second lock of the same rank; the caller orders the two by address.
+    #[track_caller]
     pub fn lock_same_rank(&self) -> RankedGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, true);
         RankedGuard { guard: self.inner.lock(), _token: Token(R::LEVEL) }
     }
     /// Takes the lock if it is free. Never deadlocks, so the order is not checked.
+    #[track_caller]
     pub fn try_lock(&self) -> Option<RankedGuard<'_, T>> {
         let guard = self.inner.try_lock()?;
         held::push(R::LEVEL.max(u16::MAX - 1), R::NAME, true);
@@ -132,21 +140,25 @@ impl<R: Rank, T> RankedRw<R, T> {
         RankedRw { inner: RwLock::new(value), rank: PhantomData }
     }
     /// Takes the lock, shared.
+    #[track_caller]
     pub fn read(&self) -> RankedReadGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, false);
         RankedReadGuard { guard: self.inner.read(), _token: Token(R::LEVEL) }
     }
     /// Takes the lock, exclusive.
+    #[track_caller]
     pub fn write(&self) -> RankedWriteGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, false);
         RankedWriteGuard { guard: self.inner.write(), _token: Token(R::LEVEL) }
     }
     /// Takes a second lock of the same rank, shared; the caller orders the two by address.
+    #[track_caller]
     pub fn read_same_rank(&self) -> RankedReadGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, true);
         RankedReadGuard { guard: self.inner.read(), _token: Token(R::LEVEL) }
     }
     /// Takes a second lock of the same rank, exclusive; the caller orders the two by address.
+    #[track_caller]
     pub fn write_same_rank(&self) -> RankedWriteGuard<'_, T> {
         held::push(R::LEVEL, R::NAME, true);
         RankedWriteGuard { guard: self.inner.write(), _token: Token(R::LEVEL) }

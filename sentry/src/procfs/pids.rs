@@ -105,7 +105,7 @@ impl Directory for Threads {
         Ok(numbers.into_iter().map(|number| numbered(number, FileType::Directory)).collect())
     }
     fn directories(&self) -> usize {
-        self.0.task().map_or(0, |task| task.process.threads().len())
+        self.0.threads()
     }
 }
 
