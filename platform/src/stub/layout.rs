@@ -105,8 +105,8 @@ pub(crate) const RUN: u32 = 0;
 pub(crate) const RUN_ASLEEP: u32 = 1;
 /// The guest has posted a call.
 pub(crate) const CALL: u32 = 2;
-/// How often a trampoline looks for its answer before it sleeps, some 20 microseconds.
-pub(crate) const SPINS: u32 = 600;
+/// How often a trampoline looks for its answer before it sleeps, some 50 microseconds.
+pub(crate) const SPINS: u32 = 1500;
 /// Offset of a site's return address in its code; the plain call follows.
 pub(crate) const SITE_RETURN: u64 = 0x18;
 /// Offset of the plain call, for threads whose gs is the guest's.
