@@ -1,11 +1,12 @@
 //! What happens when processes of ours are killed, verbs race, and many sandboxes run side by side. By hand
 //! with more rounds: `KILL_ROUNDS=500 SANDBOXES=100 cargo test --release -p tests --test robust`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tests::bundle::{Bundle, MARK};
+use tests::bundle::{Bundle, MARK, set};
 use tests::command::{self, Done};
 use tests::processes::{all, words};
 use tests::rootfs;
@@ -142,6 +143,74 @@ fn any_process_may_be_killed_at_any_moment() {
         }
         nothing_left(&bundle, &what);
     }
+}
+
+/// Has a container's processes in a cgroup of its own on the host; its path below each hierarchy.
+fn in_a_cgroup(bundle: &mut Bundle) -> String {
+    let path = format!("gvisor-rs-robust/{}", bundle.id());
+    set(bundle, "/linux/cgroupsPath", json!(format!("/{path}")));
+    path
+}
+
+/// What is there of a cgroup.
+fn cgroups(path: &str) -> Vec<PathBuf> {
+    let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = roots.chain([PathBuf::from("/sys/fs/cgroup")]).map(|root| root.join(path));
+    places.filter(|place| place.is_dir()).collect()
+}
+
+/// Nobody names a container whose `create` did not come back: its monitor undoes it, or else whatever is deleted next.
+#[test]
+fn a_create_that_is_killed_is_undone() {
+    let mut chance = Chance::new();
+    for round in 0..rounds("KILL_ROUNDS", 20) {
+        let mut bundle = shell("sleep 1000");
+        let path = in_a_cgroup(&mut bundle);
+        let delay = Duration::from_micros(chance.below(25_000));
+        let what = format!("round {round}: after {delay:?}");
+        let mut created = detached(&bundle, &["create"]).spawn().expect("runsc starts");
+        std::thread::sleep(delay);
+        let _ = created.kill();
+        created.wait().expect("runsc ends");
+        verb(&bundle, &["delete", "--force", "another"]).expect_ok("delete --force");
+        if record(&bundle).is_none() {
+            let dir = bundle.dir().join("state").join(bundle.id());
+            let gone = || !dir.exists() && cgroups(&path).is_empty() && processes(&bundle).is_empty();
+            let left = || (fs::read_dir(&dir).map(Iterator::count), cgroups(&path), processes(&bundle));
+            assert!(within(DEFINED, gone), "{what}: {:#?}", left());
+        }
+        nothing_left(&bundle, &what);
+        assert_eq!(cgroups(&path), Vec::<PathBuf>::new(), "{what}");
+    }
+}
+
+#[test]
+fn a_pods_container_that_never_ran_leaves_nothing() {
+    let of_pod = |kind: &str, id: &str, bundle: &mut Bundle| {
+        let (kind_key, id_key) = ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id");
+        let overlay = "io.gvisor-rs.overlay2";
+        set(bundle, "/annotations", json!({kind_key: kind, id_key: id, overlay: "root:memory"}));
+        in_a_cgroup(bundle)
+    };
+    let mut pod = shell("sleep 1000");
+    let id = pod.id().to_owned();
+    of_pod("sandbox", &id, &mut pod);
+    assert!(detached(&pod, &["run", "--detach"]).status().expect("runsc starts").success());
+    for ends in ["deleted", "forgotten"] {
+        let mut member = shell("sleep 1000");
+        let path = of_pod("container", &id, &mut member);
+        member.write();
+        let mut create = pod.runsc("systrap", "create");
+        create.arg("--bundle").arg(member.dir()).arg(member.id());
+        create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(create.status().expect("runsc starts").success());
+        // Its program is loaded already, in a process of the host's.
+        let mine = if ends == "deleted" { member.id() } else { &id };
+        verb(&pod, &["delete", "--force", mine]).expect_ok("delete --force");
+        assert_eq!(cgroups(&path), Vec::<PathBuf>::new(), "{ends}");
+        assert!(!pod.dir().join("state").join(member.id()).exists(), "{ends}");
+    }
+    assert!(within(DEFINED, || processes(&pod).is_empty()), "left: {:#?}", processes(&pod));
 }
 
 #[test]

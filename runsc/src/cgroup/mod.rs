@@ -8,11 +8,12 @@
 mod host;
 mod limits;
 mod oom;
+mod remove;
 mod stats;
 mod write;
 
 use crate::cli::Global;
-use crate::error::{Doing, Outcome};
+use crate::error::{Doing, Failure, Outcome};
 use crate::spec::Plan;
 use crate::spec::pod::Place as Pod;
 use host::{Driver, Group, Hierarchy, Place};
@@ -24,14 +25,14 @@ pub(crate) use oom::Witness;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use write::{Writes, put_or_say};
 
-/// How long the end of processes in a cgroup that is removed is waited for.
-const ENDING: Duration = Duration::from_secs(3);
+/// How long the end of processes in a cgroup that is removed is waited for: they were killed.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// The cgroups of one container.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Membership {
     groups: Vec<Group>,
 }
@@ -74,7 +75,7 @@ impl Membership {
         match made {
             Ok(()) => Ok(membership),
             Err(failure) => {
-                membership.remove();
+                let _ = membership.remove();
                 Err(failure)
             }
         }
@@ -112,8 +113,9 @@ impl Membership {
     /// Takes the process that made them out again: it ran the container in front of its caller.
     pub(crate) fn leave(&self) {
         for group in &self.groups {
-            // A cgroup that is gone since leaves it where it is, and the directory stays.
-            let _ = write::put(&group.origin.join("cgroup.procs"), "0");
+            let enter = |path: &Path| write::put(&path.join("cgroup.procs"), "0");
+            // Where it came from may be gone since.
+            let _ = enter(&group.origin).or_else(|_| enter(&group.mount));
         }
     }
 
@@ -137,21 +139,12 @@ impl Membership {
         stats::read(&self.groups)
     }
 
-    /// Removes the directories, and groups that were made below them, once the processes in them have ended: after
-    /// a monitor was killed those that it made are still about to. Parents stay, as runc leaves them: a pod's
-    /// other containers may be about to use them.
-    pub(crate) fn remove(&self) {
-        let deadline = Instant::now() + ENDING;
-        let is_used = |group: &Group| {
-            std::fs::read_to_string(group.path.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
-        };
-        while self.groups.iter().any(is_used) && Instant::now() < deadline {
-            // No hierarchy but v2 tells of its last process.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        for group in &self.groups {
-            remove_tree(&group.path, 0);
-        }
+    /// Removes the directories, and groups that were made below them, once the processes in them have ended. Parents
+    /// stay, as runc leaves them: a pod's other containers may be about to use them.
+    pub(crate) fn remove(&self) -> Outcome<()> {
+        let paths: Vec<&Path> = self.groups.iter().map(|group| group.path.as_path()).collect();
+        remove::trees(&paths, ENDING)
+            .map_err(|path| Failure::new(format!("{}: processes in it do not end", path.display())))
     }
 }
 
@@ -178,47 +171,6 @@ fn bounds_nothing(resources: &LinuxResources) -> bool {
         && resources.network().is_none()
         && resources.rdma().is_none()
         && resources.unified().is_none()
-}
-
-/// Removes a group and those below it.
-fn remove_tree(path: &Path, depth: u32) {
-    if depth > 16 {
-        return;
-    }
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path(), depth + 1);
-        }
-    }
-    gone(path);
-}
-
-/// Removes a cgroup; one whose last process has just ended is busy for a moment.
-fn gone(path: &Path) -> bool {
-    let mut pause = Duration::from_millis(1);
-    for _ in 0..9 {
-        match std::fs::remove_dir(path) {
-            Ok(()) => return true,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return true,
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                if has_children(path) {
-                    return false;
-                }
-                std::thread::sleep(pause);
-                pause *= 2;
-            }
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-fn has_children(path: &Path) -> bool {
-    std::fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 /// A fresh v1 cpuset admits nobody: it takes over its parent's processors and memory nodes.

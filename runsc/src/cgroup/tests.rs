@@ -291,6 +291,6 @@ fn removal_takes_nested_groups_and_leaves_parents() {
     fs::create_dir_all(mount.join("pod/c1/inner/deep")).unwrap();
     let hierarchy = Hierarchy { mount: mount.clone(), controllers: vec!["pids".into()], own: PathBuf::new() };
     let membership = Membership { groups: vec![hierarchy.group(&place())] };
-    membership.remove();
+    membership.remove().unwrap();
     assert!(!mount.join("pod/c1").exists() && mount.join("pod").exists());
 }

@@ -1,21 +1,23 @@
 //! `create`, and what `run` shares with it.
 
+mod behind;
+
 use crate::cgroup::{Membership, Witness};
 use crate::cli::{Create, Global};
 use crate::container::state::OCI_VERSION;
-use crate::container::{Held, ProcessRef, Record, Status, Store};
+use crate::container::store::Wait;
+use crate::container::{Held, Note, ProcessRef, Record, Status, Store};
 use crate::error::{Doing, Failure, Outcome};
 use crate::log;
-use crate::sandbox::launch::{Descriptors, Doors, Launched, listen, member, pair, sandbox};
-use crate::sandbox::monitor::{Awaited, Signals, kill_and_reap, tear_down, wait_serving};
+use crate::sandbox::launch::{Descriptors, Doors, Entry, Launched, connect, listen, member, pair, sandbox};
+use crate::sandbox::monitor::kill_and_reap;
 use crate::sandbox::stdio::{Prepared, Presence, listening, prepare, preserved};
-use crate::sandbox::walls::fill_standard;
-use crate::sandbox::{hooks, network, proc_view, scores, title, view};
+use crate::sandbox::{hooks, network, scores};
 use crate::spec::pod::Place;
 use crate::spec::{Plan, load, plan};
-use ::sentry::control::message::{receive, send};
-use platform::spawn::{Child, Unshare, close_all_except, fork};
-use serde::{Deserialize, Serialize};
+use ::sentry::control::message::{Ask, receive};
+use ::sentry::control::spec::NamespaceKind;
+use behind::{AGREED, Report, UNDONE, start_monitor};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -27,17 +29,9 @@ pub(super) struct Begun {
     pub(super) plan: Plan,
     pub(super) prepared: Prepared,
     cgroup: Option<Membership>,
-    doors: Option<Doors>,
+    entry: Option<Entry>,
     socket: PathBuf,
     sandbox_record: Option<Record>,
-}
-
-/// What the monitor tells `create`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Report {
-    sentry: Option<ProcessRef>,
-    gofer: Option<ProcessRef>,
-    failure: Option<(String, u8)>,
 }
 
 /// Checks everything that can be checked, then makes the container's directory and cgroup.
@@ -79,13 +73,22 @@ pub(super) fn begin_plan(
     let mut plan = plan;
     let made = (|| {
         let mut prepared = prepare(&plan.process, console_socket, preserved, presence)?;
-        let cgroup = Membership::create(global, &plan, |cgroup| held.note(cgroup))?;
+        let cgroup = Membership::create(global, &plan, |cgroup| {
+            held.note(&Note { cgroup: cgroup.clone(), monitor: None })
+        })?;
         if let Some(cgroup) = cgroup.as_ref().filter(|_| plan.is_pod() || plan.place != Place::Root) {
             prepared.descriptors.cgroups = cgroup.doors()?;
             plan.container.cgroup_files = u32::try_from(prepared.descriptors.cgroups.len()).unwrap_or(0);
         }
-        let (socket, doors) = match &sandbox_record {
-            Some(record) => (store.socket(&record.sandbox), None),
+        let (socket, entry) = match &sandbox_record {
+            Some(record) => {
+                let socket = store.socket(&record.sandbox);
+                let reach = match plan.container.namespaces.net {
+                    NamespaceKind::Private => network::reach(global, &plan)?,
+                    NamespaceKind::Sandbox => None,
+                };
+                (socket.clone(), Entry::Beside { socket, reach })
+            }
             None => {
                 let socket = store.socket(&id);
                 let last_words = match presence {
@@ -95,16 +98,19 @@ pub(super) fn begin_plan(
                 let reach = network::reach(global, &plan)?;
                 let listener = listen(&socket)?;
                 let doors = Doors { listener, log: debug_log(global, presence)?, last_words, reach };
-                (socket, Some(doors))
+                (socket, Entry::New(doors))
             }
         };
-        Ok((prepared, cgroup, socket, doors))
+        Ok((prepared, cgroup, socket, entry))
     })();
     match made {
-        Ok((prepared, cgroup, socket, doors)) => {
-            Ok(Begun { store, held, plan, prepared, cgroup, doors, socket, sandbox_record })
+        Ok((prepared, cgroup, socket, entry)) => {
+            let entry = Some(entry);
+            Ok(Begun { store, held, plan, prepared, cgroup, entry, socket, sandbox_record })
         }
         Err(failure) => {
+            // What was made of the cgroups is noted; nobody is in them yet.
+            let _ = held.clear_away();
             let _ = held.remove();
             Err(failure)
         }
@@ -132,19 +138,18 @@ pub(super) fn launch(
     global: &Global,
     plan: &Plan,
     descriptors: Descriptors,
-    doors: Option<Doors>,
-    socket: &Path,
+    entry: Option<Entry>,
 ) -> Outcome<Launched> {
-    match doors {
-        Some(doors) => sandbox(global, plan, descriptors, doors),
-        None => member(plan, &descriptors, socket),
+    match entry.ok_or_else(|| Failure::new("the container was started before"))? {
+        Entry::New(doors) => sandbox(global, plan, descriptors, doors),
+        Entry::Beside { socket, reach } => member(plan, &descriptors, &socket, reach.as_ref()),
     }
 }
 
 impl Begun {
     /// Takes what [`launch`] needs.
-    pub(super) fn take_launch(&mut self) -> (Descriptors, Option<Doors>, PathBuf) {
-        (std::mem::take(&mut self.prepared.descriptors), self.doors.take(), self.socket.clone())
+    pub(super) fn take_launch(&mut self) -> (Descriptors, Option<Entry>) {
+        (std::mem::take(&mut self.prepared.descriptors), self.entry.take())
     }
 
     /// Puts this process, and those it will make, into the container's cgroup.
@@ -194,11 +199,28 @@ impl Begun {
 
     /// Removes what [`begin`] made.
     pub(super) fn undo(self) {
+        self.forget();
         if let Some(cgroup) = &self.cgroup {
             cgroup.leave();
-            cgroup.remove();
+            let _ = cgroup.remove();
         }
         let _ = self.held.remove();
+    }
+
+    /// Has the pod's sandbox forget the container.
+    fn forget(&self) {
+        if let (Place::Member(_), Ok(mut client)) = (&self.plan.place, connect(&self.socket)) {
+            let _ = client.order(Ask::Delete { container: self.plan.container.id.clone() });
+        }
+    }
+
+    /// Removes what [`begin`] made if the process that held it was killed: the monitor is all that knows of it then.
+    fn undo_abandoned(&self) {
+        self.forget();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.leave();
+        }
+        self.store.abandon(&self.plan.container.id, Wait::Yes);
     }
 
     /// Runs the hooks of creation.
@@ -251,6 +273,8 @@ fn create_begun(global: &Global, args: &Create, begun: &mut Begun) -> Outcome<Re
     let (report, monitor_report) = pair()?;
     let monitor = start_monitor(global, begun, monitor_report)?;
     let outcome = (|| {
+        let cgroup = begun.cgroup.clone().unwrap_or_default();
+        begun.held.note(&Note { cgroup, monitor: ProcessRef::of(monitor.pid) })?;
         let gone = || Failure::new("the monitor ended before the container was created");
         let (told, _) = receive::<Report>(report.as_fd()).doing(|| "monitor")?.ok_or_else(gone)?;
         if let Some((message, code)) = told.failure {
@@ -266,11 +290,12 @@ fn create_begun(global: &Global, args: &Create, begun: &mut Begun) -> Outcome<Re
         if let Some(path) = &args.pid_file {
             write_pid_file(path, monitor.pid)?;
         }
-        rustix::net::send(&report, &[1], rustix::net::SendFlags::NOSIGNAL).doing(|| "monitor")?;
+        rustix::net::send(&report, &[AGREED], rustix::net::SendFlags::NOSIGNAL).doing(|| "monitor")?;
         Ok(record)
     })();
     if outcome.is_err() {
-        // Without our word the monitor takes everything down; its end is waited for.
+        // Then the monitor takes its processes down; its end is waited for.
+        let _ = rustix::net::send(&report, &[UNDONE], rustix::net::SendFlags::NOSIGNAL);
         drop(report);
         let pid = rustix::process::Pid::from_raw(monitor.pid);
         if rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).is_err() {
@@ -278,101 +303,4 @@ fn create_begun(global: &Global, args: &Create, begun: &mut Begun) -> Outcome<Re
         }
     }
     outcome
-}
-
-/// Forks the monitor, which starts the rest.
-fn start_monitor(global: &Global, begun: &mut Begun, report: OwnedFd) -> Outcome<Child> {
-    let (descriptors, doors, socket) = begun.take_launch();
-    let begun = &*begun;
-    let main = move || {
-        let prepared = become_monitor(begun, &descriptors, doors.as_ref(), &report);
-        let launched =
-            prepared.and_then(|parts| Ok((parts, launch(global, &begun.plan, descriptors, doors, &socket)?)));
-        match launched {
-            Ok((mut parts, launched)) => watch(global, &begun.plan, launched, &mut parts, report),
-            Err(Failure { message, code }) => {
-                let told = Report { sentry: None, gofer: None, failure: Some((message, code)) };
-                let _ = send(report.as_fd(), &told, &[]);
-                1
-            }
-        }
-    };
-    fork(Unshare::empty(), main).doing(|| "starting the monitor")
-}
-
-fn become_monitor(
-    begun: &Begun,
-    descriptors: &Descriptors,
-    doors: Option<&Doors>,
-    report: &OwnedFd,
-) -> Outcome<MonitorParts> {
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let mut keep = vec![input.as_fd(), output.as_fd(), error.as_fd(), report.as_fd()];
-    let donated = descriptors.stdio.iter().chain(&descriptors.preserved).chain(&descriptors.cgroups);
-    keep.extend(donated.map(AsFd::as_fd));
-    keep.extend(doors.map(|doors| doors.listener.as_fd()));
-    keep.extend(doors.and_then(|doors| doors.log.as_ref()).map(AsFd::as_fd));
-    close_all_except(&keep).doing(|| "closing descriptors")?;
-    let _ = rustix::thread::set_name(c"runsc-monitor");
-    rustix::process::setsid().doing(|| "setsid")?;
-    if let (1, Some(slave)) = (descriptors.stdio.len(), descriptors.stdio.first()) {
-        // Its window changes then reach us as SIGWINCH.
-        let _ = rustix::process::ioctl_tiocsctty(slave);
-    }
-    let fuse = proc_view::device();
-    begun.join_cgroup()?;
-    begun.set_scores();
-    if network::is_set_up_by_hooks(&begun.plan) {
-        // Hooks that set up a network (Docker's) find it through our pid: it must not be the host's.
-        crate::sandbox::walls::unshare(rustix::thread::UnshareFlags::NEWNET)?;
-    }
-    Ok(MonitorParts { signals: Signals::take()?, fuse, witness: begun.witness() })
-}
-
-/// What a monitor has before there is a container.
-struct MonitorParts {
-    signals: Signals,
-    /// A connection over which others will see the guest's /proc.
-    fuse: Option<OwnedFd>,
-    witness: Option<Witness>,
-}
-
-/// The monitor's life.
-fn watch(
-    global: &Global,
-    plan: &Plan,
-    mut launched: Launched,
-    prepared: &mut MonitorParts,
-    report: OwnedFd,
-) -> u8 {
-    // With a terminal these are a pipe that the caller reads to its end; otherwise the guest's, who may close them.
-    let _ = fill_standard(None);
-    let (fuse, witness) = (prepared.fuse.take(), prepared.witness.take());
-    let signals = &prepared.signals;
-    let reference = |child: &Child| ProcessRef::of(child.pid);
-    let mut told = Report {
-        sentry: launched.sentry.as_ref().and_then(reference),
-        gofer: reference(&launched.gofer),
-        failure: None,
-    };
-    let mut log = log::open(global);
-    title::show(&plan.container.process.args);
-    let proc_view = view::enter(plan, &launched, fuse).unwrap_or_else(|Failure { message, code }| {
-        told.failure = Some((message, code));
-        None
-    });
-    let mut word = [0_u8; 1];
-    let agreed = send(report.as_fd(), &told, &[]).is_ok()
-        && matches!(rustix::net::recv(&report, &mut word[..], rustix::net::RecvFlags::empty()), Ok((1, _)));
-    drop(report);
-    let code = match Awaited::post_init(&mut launched, &plan.container.id, witness) {
-        Ok(mut awaited) if agreed => {
-            wait_serving(&mut launched.client, &mut awaited, signals, proc_view).code()
-        }
-        _ => 1,
-    };
-    if let (Some(words), Some(log)) = (tear_down(launched), &mut log) {
-        log.write(log::Level::Error, &words);
-    }
-    code
 }

@@ -1,15 +1,13 @@
 //! `delete`.
 
 use super::run::poststop;
+use crate::cgroup::Membership;
 use crate::cli::{Delete, Global};
-use crate::container::{Held, ProcessRef, Record, Status, Store};
+use crate::container::{Held, Record, Status, Store};
 use crate::error::{Failure, Outcome};
 use crate::sandbox::launch::connect;
+use crate::spec::pod::is_sandbox;
 use ::sentry::control::message::Ask;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-/// How long the end of a killed process is waited for.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// `delete`: every id is tried; the first failure is reported.
 pub(super) fn delete(global: &Global, args: &Delete) -> Outcome<u8> {
@@ -20,6 +18,7 @@ pub(super) fn delete(global: &Global, args: &Delete) -> Outcome<u8> {
             first.get_or_insert(failure);
         }
     }
+    store.sweep();
     first.map_or(Ok(0), Err)
 }
 
@@ -31,9 +30,7 @@ fn one(global: &Global, store: &Store, id: &str, force: bool) -> Outcome<()> {
     };
     let Some(record) = record else {
         // What a create that was killed left.
-        if let Some(cgroup) = held.noted() {
-            cgroup.remove();
-        }
+        held.clear_away()?;
         held.remove()?;
         return if force { Ok(()) } else { Err(crate::container::store::no_container(id)) };
     };
@@ -55,7 +52,7 @@ pub(super) fn destroy(global: &Global, held: Held, record: &Record) -> Outcome<(
             process.kill();
         }
         for process in record.sentry.into_iter().chain(record.gofer).chain(record.monitor) {
-            await_end(process);
+            process.await_end();
         }
     } else {
         // The sandbox may be gone, and then so is the container.
@@ -64,19 +61,32 @@ pub(super) fn destroy(global: &Global, held: Held, record: &Record) -> Outcome<(
         }
         for process in record.gofer.into_iter().chain(record.monitor) {
             process.kill();
-            await_end(process);
+            process.await_end();
         }
     }
-    if let Some(cgroup) = &record.cgroup {
-        cgroup.remove();
-    }
+    // As runc has it: what stays of the cgroups is told, and is all that stays.
+    let removed = record.cgroup.as_ref().map_or(Ok(()), Membership::remove);
     held.remove()?;
     poststop(global, record);
-    Ok(())
+    if is_sandbox(&record.annotations) {
+        unstarted(global, &record.id);
+    }
+    removed
 }
 
-fn await_end(process: ProcessRef) {
-    if let Some(fd) = process.open() {
-        let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&PATIENCE));
+/// Destroys containers of a pod that is gone which were never started. A create that was killed when all was done
+/// has left them, and nobody knows of them; those that ran are their caller's to delete.
+fn unstarted(global: &Global, sandbox: &str) {
+    let Ok(store) = Store::open(global) else { return };
+    let is_forgotten = |record: &Record| {
+        record.sandbox == sandbox
+            && record.id != sandbox
+            && matches!(record.last, Status::Creating | Status::Created)
+    };
+    for record in store.list().unwrap_or_default().into_iter().filter(is_forgotten) {
+        let Some(held) = store.try_hold(&record.id) else { continue };
+        if let Some(record) = held.read().ok().flatten().filter(is_forgotten) {
+            let _ = destroy(global, held, &record);
+        }
     }
 }

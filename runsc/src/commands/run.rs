@@ -50,7 +50,7 @@ impl From<bool> for Keep {
 
 /// Runs a container in front of the caller; this process is its monitor.
 pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, keep: Keep) -> Outcome<u8> {
-    let (descriptors, doors, socket) = begun.take_launch();
+    let (descriptors, entry) = begun.take_launch();
     let launched = (|| {
         let signals = Signals::take()?;
         begun.join_cgroup()?;
@@ -61,7 +61,7 @@ pub(super) fn stay(global: &Global, mut begun: Begun, pid_file: Option<&Path>, k
         }
         begun.set_scores();
         let witness = begun.witness();
-        Ok((signals, witness, launch(global, &begun.plan, descriptors, doors, &socket)?))
+        Ok((signals, witness, launch(global, &begun.plan, descriptors, entry)?))
     })();
     let (signals, witness, mut launched) = match launched {
         Ok(launched) => launched,

@@ -10,4 +10,4 @@ pub(crate) mod store;
 
 pub(crate) use process::ProcessRef;
 pub(crate) use state::{Record, Status};
-pub(crate) use store::{Held, Store};
+pub(crate) use store::{Held, Note, Store};

@@ -1,13 +1,15 @@
 //! The directory of all containers.
 
-use super::{Record, Status};
+use super::{ProcessRef, Record, Status};
 use crate::cgroup::Membership;
 use crate::cli::Global;
 use crate::error::{Doing, Failure, Outcome};
+use crate::sandbox::ids::is_root_of_users;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat_with,
     statat, unlinkat,
 };
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -16,8 +18,11 @@ use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
-/// Cgroups, from before they are made until they stand in the record.
-const CGROUPS: &str = "cgroups.json";
+/// Between id and pid in the name of a directory that is being made; no id has it.
+const BEGINNING: char = '~';
+/// A [`Note`].
+const NOTE: &str = "cgroups.json";
+const NOTE_NEW: &str = "cgroups.json.new";
 /// Socket of the sandbox, in the directory of its first container.
 pub(crate) const SOCKET: &str = "control.sock";
 
@@ -30,6 +35,29 @@ pub(crate) struct Store {
     root: PathBuf,
 }
 
+/// What there is of a container from before it is made until it stands in the record: for whoever cleans up when its
+/// create was killed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// Cgroups.
+    #[serde(flatten)]
+    pub(crate) cgroup: Membership,
+    /// The monitor, with which all other processes end.
+    #[serde(default)]
+    pub(crate) monitor: Option<ProcessRef>,
+}
+
+impl Note {
+    /// Ends and removes it.
+    fn clear_away(&self) -> Outcome<()> {
+        if let Some(monitor) = self.monitor.filter(|monitor| !monitor.is_own()) {
+            monitor.kill();
+            monitor.await_end();
+        }
+        self.cgroup.remove()
+    }
+}
+
 /// A container's directory, locked.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -40,8 +68,10 @@ pub(crate) struct Held {
 
 /// How long a lock is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wait {
+pub(crate) enum Wait {
+    /// Until its holder lets go.
     Yes,
+    /// Not at all.
     No,
 }
 
@@ -73,13 +103,14 @@ impl Store {
         let path = self.root.join(id);
         // Others may make, take and remove it at the same time; whoever locks it first has it.
         for _ in 0..RACES {
-            let wait = match mkdirat(CWD, &path, Mode::RWXU) {
-                Ok(()) => Wait::Yes,
-                Err(rustix::io::Errno::EXIST) => Wait::No,
-                Err(error) => return Err(error).doing(|| format!("create {}", path.display())),
-            };
-            let Some(held) = self.hold(id, wait)? else {
-                if wait == Wait::No && path.exists() {
+            if !path.exists() {
+                match self.make(id)? {
+                    Some(held) => return Ok(held),
+                    None => continue,
+                }
+            }
+            let Some(held) = self.hold(id, Wait::No)? else {
+                if path.exists() {
                     return Err(taken());
                 }
                 continue;
@@ -87,13 +118,42 @@ impl Store {
             if held.read()?.is_some() {
                 return Err(taken());
             }
-            if let Some(cgroup) = held.noted() {
-                cgroup.remove();
-            }
+            held.clear_away()?;
             held.clear()?;
+            held.note(&Note::default())?;
             return Ok(held);
         }
         Err(taken())
+    }
+
+    /// Makes a container's directory, which nobody ever sees unlocked or without a note. `None` when others were first.
+    fn make(&self, id: &str) -> Outcome<Option<Held>> {
+        let path = self.root.join(id);
+        let what = || format!("create {}", path.display());
+        let beginning = format!("{id}{BEGINNING}{}", rustix::process::getpid().as_raw_pid());
+        match mkdirat(CWD, self.root.join(&beginning), Mode::RWXU) {
+            // Of a process that had this pid before.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error).doing(what),
+        }
+        // Somebody sweeps it at this moment, or has.
+        let Some(mut held) = self.hold(&beginning, Wait::Yes)? else { return Ok(None) };
+        held.note(&Note::default())?;
+        let rename = |flags| renameat_with(CWD, &held.path, CWD, &path, flags);
+        let renamed = match rename(RenameFlags::NOREPLACE) {
+            // Not every file system knows this; a directory that has a note is in nobody's way.
+            Err(rustix::io::Errno::INVAL) => rename(RenameFlags::empty()),
+            other => other,
+        };
+        match renamed {
+            Ok(()) => {
+                held.path = path;
+                Ok(Some(held))
+            }
+            Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => held.remove().map(|()| None),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).doing(what),
+        }
     }
 
     /// Locks a container's directory. `None`: somebody else holds it and it is not waited for, or it was
@@ -119,6 +179,32 @@ impl Store {
         }
         let held = Held { dir, path };
         Ok(held.is_current().then_some(held))
+    }
+
+    /// Locks what is there of a container, if nobody else holds it.
+    pub(crate) fn try_hold(&self, id: &str) -> Option<Held> {
+        self.hold(id, Wait::No).ok().flatten()
+    }
+
+    /// Removes what creates left that were killed before there was a record: nobody knows of it.
+    pub(crate) fn sweep(&self) {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        for id in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let dir = self.root.join(&id);
+            if is_beginning(&id) || !dir.join(STATE).exists() && dir.join(NOTE).exists() {
+                self.abandon(&id, Wait::No);
+            }
+        }
+    }
+
+    /// Removes what a create left that was killed before there was a record, unless somebody else does.
+    pub(crate) fn abandon(&self, id: &str, wait: Wait) {
+        let held = self.hold(id, wait).ok().flatten();
+        let Some(held) = held.filter(|held| matches!(held.read(), Ok(None))) else { return };
+        // What cannot be removed now stays noted.
+        if held.clear_away().is_ok() {
+            let _ = held.remove();
+        }
     }
 
     /// Locks the directory of a container that is there.
@@ -198,27 +284,28 @@ impl Held {
 
     /// Writes the record.
     pub(crate) fn write(&self, record: &Record) -> Outcome<()> {
-        let what = || self.path.join(STATE).display().to_string();
-        let text = serde_json::to_vec(record).doing(what)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = openat(&self.dir, STATE_NEW, flags, Mode::RUSR | Mode::WUSR).doing(what)?;
-        File::from(file).write_all(&text).doing(what)?;
-        renameat_with(&self.dir, STATE_NEW, &self.dir, STATE, RenameFlags::empty()).doing(what)
+        self.put(STATE, STATE_NEW, record)
     }
 
-    /// Notes cgroups that are about to be made, for whoever cleans up if there is never a record.
-    pub(crate) fn note(&self, cgroup: &Membership) -> Outcome<()> {
-        let what = || self.path.join(CGROUPS).display().to_string();
-        let text = serde_json::to_vec(cgroup).doing(what)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = openat(&self.dir, CGROUPS, flags, Mode::RUSR | Mode::WUSR).doing(what)?;
-        File::from(file).write_all(&text).doing(what)
+    /// Notes what is about to be made.
+    pub(crate) fn note(&self, note: &Note) -> Outcome<()> {
+        self.put(NOTE, NOTE_NEW, note)
     }
 
-    /// What [`Held::note`] has noted.
-    pub(crate) fn noted(&self) -> Option<Membership> {
-        let file = openat(&self.dir, CGROUPS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        serde_json::from_reader(File::from(file)).ok()
+    fn put(&self, name: &str, temporary: &str, what: &impl Serialize) -> Outcome<()> {
+        let path = || self.path.join(name).display().to_string();
+        let text = serde_json::to_vec(what).doing(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = openat(&self.dir, temporary, flags, Mode::RUSR | Mode::WUSR).doing(path)?;
+        File::from(file).write_all(&text).doing(path)?;
+        renameat_with(&self.dir, temporary, &self.dir, name, RenameFlags::empty()).doing(path)
+    }
+
+    /// Ends and removes what [`Held::note`] has noted.
+    pub(crate) fn clear_away(&self) -> Outcome<()> {
+        let note = openat(&self.dir, NOTE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let note = note.and_then(|file| serde_json::from_reader::<_, Note>(File::from(file)).ok());
+        note.map_or(Ok(()), |note| note.clear_away())
     }
 
     /// Lets others have the container while this process runs it.
@@ -238,7 +325,8 @@ impl Held {
     }
 
     fn clear(&self) -> Outcome<()> {
-        for name in [STATE, STATE_NEW, CGROUPS, SOCKET] {
+        // The note goes last: without a record it is what tells that this was a container.
+        for name in [STATE, STATE_NEW, SOCKET, NOTE_NEW, NOTE] {
             match unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => {
@@ -277,12 +365,14 @@ pub(crate) fn no_container(id: &str) -> Failure {
 /// Root of the host, or one that calls itself so: the root of a user namespace whose `USER` is another
 /// (rootless Podman) keeps its state where that user does, as under runc.
 fn is_rootful() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        return false;
-    }
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let is_initial = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    is_initial || std::env::var_os("USER").is_some_and(|user| user == "root")
+    let is_root = rustix::process::geteuid().is_root();
+    is_root && (!is_root_of_users() || std::env::var_os("USER").is_some_and(|user| user == "root"))
+}
+
+/// Whether a directory was never finished: see [`Store::make`].
+fn is_beginning(name: &str) -> bool {
+    let pid = name.rsplit_once(BEGINNING).map(|(_, pid)| pid);
+    pid.is_some_and(|pid| !pid.is_empty() && pid.chars().all(|c| c.is_ascii_digit()))
 }
 
 /// runc's rule: letters, digits and `_+-.`, not `.` or `..`.

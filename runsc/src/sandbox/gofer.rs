@@ -3,6 +3,7 @@
 
 use super::ids::{Gate, Ids};
 use super::walls::{fill_standard, leave_caller, raise_descriptor_limit, unshare};
+use crate::container::process::host_pid;
 use crate::error::{Doing, Outcome};
 use crate::spec::Export;
 use crate::spec::convert::Access;
@@ -11,7 +12,8 @@ use crate::spec::names::capability_bit;
 use gofer::{Config, ExportFlags, Filter};
 use nix::sched::{CloneFlags, setns};
 use platform::spawn::{
-    Child, MountAttr, Unshare, close_all_except, empty_root, fork, keep_capabilities, restrict_mount,
+    Child, MountAttr, Unshare, close_all_except, die_with_parent, empty_root, fork, keep_capabilities,
+    restrict_mount,
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -37,6 +39,7 @@ pub(crate) fn spawn(
         }
         _ => Vec::new(),
     };
+    let parent = rustix::process::getpid().as_raw_pid();
     let main = move || {
         let mut failures = std::fs::File::from(failures);
         let kept = close_kept(&socket, &failures, sentry, gate, &early);
@@ -44,7 +47,7 @@ pub(crate) fn spawn(
             (Some(gate), Some(ids)) => gate.pass(ids),
             _ => Ok(()),
         });
-        let config = match entered.and_then(|()| prepare(exports, early, socket, sentry)) {
+        let config = match entered.and_then(|()| prepare(exports, early, socket, (sentry, parent))) {
             Ok(config) => config,
             Err(failure) => {
                 let _ = failures.write_all(failure.message.as_bytes());
@@ -57,7 +60,7 @@ pub(crate) fn spawn(
     let how = if ids.is_some() { Unshare::USER } else { Unshare::empty() };
     let child = fork(how, main).doing(|| "starting the gofer")?;
     if let (Some(gate), Some(ids)) = (gate, ids)
-        && let Err(failure) = gate.open(ids, child.pid)
+        && let Err(failure) = gate.open(ids, host_pid(&child))
     {
         super::monitor::kill_and_reap(&child);
         return Err(failure);
@@ -90,10 +93,11 @@ fn prepare(
     exports: &[Export],
     early: Vec<gofer::Export>,
     socket: OwnedFd,
-    sentry: Option<&Child>,
+    (sentry, parent): (Option<&Child>, i32),
 ) -> Outcome<Config> {
     fill_standard(None)?;
     leave_caller(c"runsc-gofer")?;
+    die_with_parent(parent).doing(|| "PR_SET_PDEATHSIG")?;
     unshare(UnshareFlags::NEWNS)?;
     let exports =
         if early.is_empty() { exports.iter().map(export).collect::<Outcome<Vec<_>>>()? } else { early };

@@ -183,7 +183,7 @@ fn inside(hook: &Hook, record: &Record, socket: &Path) -> Outcome<()> {
     let output = memory(b"")?;
     let copy = |file: &File| file.try_clone().map(OwnedFd::from).doing(|| "its output");
     let stdio = vec![memory(state.to_string().as_bytes())?.into(), copy(&output)?, copy(&output)?];
-    let fds = Descriptors { stdio, preserved: Vec::new(), cgroups: Vec::new() };
+    let fds = Descriptors { stdio, preserved: Vec::new(), ..Descriptors::default() };
     let mut client = connect(socket)?;
     let donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().map(AsFd::as_fd).collect();
     let ask = Ask::Exec { container: record.id.clone(), process: Box::new(spec) };

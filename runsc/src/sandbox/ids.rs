@@ -112,6 +112,15 @@ impl Gate {
     }
 }
 
+/// Whether this process is root of a user namespace that is not the first.
+pub(crate) fn is_root_of_users() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Whether this user namespace may not use setgroups(2).
 fn setgroups_denied() -> bool {
     std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))

@@ -5,6 +5,7 @@ use super::monitor;
 use super::sentry::{Identity, Inherited, NOBODY};
 use super::{gofer, network, sentry};
 use crate::cli::Global;
+use crate::container::process::host_pid;
 use crate::error::{Doing, Failure, HostError, Outcome};
 use crate::spec::{Plan, convert};
 use ::sentry::cgroup::cpus::{self, CpuSet};
@@ -17,7 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The processes and connection behind a container.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(crate) struct Launched {
     pub(crate) sentry: Option<Child>,
     /// The file server.
     pub(crate) gofer: Child,
-    /// The network helper, when the sandbox is the container's own and has one.
+    /// The network helper, when the container has one of its own.
     pub(crate) network: Option<Child>,
 }
 
@@ -41,6 +42,22 @@ pub(crate) struct Descriptors {
     pub(crate) preserved: Vec<OwnedFd>,
     /// `cgroup.procs` of a pod's container.
     pub(crate) cgroups: Vec<OwnedFd>,
+    /// FUSE connections of mounts that others look at (`view`).
+    pub(crate) views: Vec<OwnedFd>,
+}
+
+/// Where a container is made.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// In a sandbox of its own.
+    New(Doors),
+    /// In one that is there.
+    Beside {
+        /// Its control socket.
+        socket: PathBuf,
+        /// What the container's own network leads to.
+        reach: Option<network::Reach>,
+    },
 }
 
 /// Sockets and files that the new processes get.
@@ -70,8 +87,8 @@ pub(crate) fn sandbox(global: &Global, plan: &Plan, fds: Descriptors, doors: Doo
     let ids = Ids::of(&plan.container);
     let who = identity();
     let config = boot_config(global, plan);
-    let Descriptors { stdio, preserved, cgroups } = fds;
-    let donated = Donated { stdio, preserved, gofer: Some(sentry_gofer), cgroups };
+    let Descriptors { stdio, preserved, cgroups, views } = fds;
+    let donated = Donated { stdio, preserved, gofer: Some(sentry_gofer), cgroups, network: None, views };
     let Doors { listener, log, last_words, reach } = doors;
     let (helper, wire, word) = helper(reach.as_ref())?;
     let inherited = Inherited { owner: sentry_owner, listener, network: wire, donated, log, last_words };
@@ -106,26 +123,34 @@ fn helper(reach: Option<&network::Reach>) -> Outcome<(Killed, Option<OwnedFd>, O
     Ok((Killed(Some(child)), Some(wire), Some(word)))
 }
 
-/// Adds a container to the sandbox behind `socket`.
-pub(crate) fn member(plan: &Plan, fds: &Descriptors, socket: &Path) -> Outcome<Launched> {
+/// Adds a container to the sandbox behind `socket`; with `reach` it has a network of its own.
+pub(crate) fn member(
+    plan: &Plan,
+    fds: &Descriptors,
+    socket: &Path,
+    reach: Option<&network::Reach>,
+) -> Outcome<Launched> {
     let mut client = connect(socket)?;
     let ids = Ids::of(&plan.container);
     let (gofer_end, sentry_gofer) = pair()?;
     let (failures, gofer_failures) = pipe()?;
+    let (helper, wire, word) = helper(reach)?;
     let gofer = Killed(Some(gofer::spawn(&plan.exports, gofer_end, gofer_failures, None, ids.as_ref())?));
     let mut donated: Vec<BorrowedFd<'_>> = fds.stdio.iter().chain(&fds.preserved).map(AsFd::as_fd).collect();
     donated.push(sentry_gofer.as_fd());
-    donated.extend(fds.cgroups.iter().map(AsFd::as_fd));
+    donated.extend(fds.cgroups.iter().chain(&wire).chain(&fds.views).map(AsFd::as_fd));
     if donated.len() > MOST_FDS {
         return Err(Failure::new(format!("--preserve-fds: more than {MOST_FDS}")));
     }
     let mut spec = Box::new(plan.container.clone());
     spec.limits.cpus = allowed_cpus(None);
+    spec.network_helper = wire.is_some();
     if let Err(error) = client.ask(Ask::Create { spec }, &donated) {
         return Err(explain(error.into(), failures, None));
     }
+    word.map_or(Ok(()), network::ready)?;
     let gofer = gofer.keep().ok_or_else(|| Failure::new("gofer"))?;
-    Ok(Launched { client, sentry: None, gofer, network: None })
+    Ok(Launched { client, sentry: None, gofer, network: helper.keep() })
 }
 
 /// A failure of the sentry may be the gofer's fault, or a death it could not explain.
@@ -152,7 +177,7 @@ struct Killed(Option<Child>);
 
 impl Killed {
     fn pid(&self) -> i32 {
-        self.0.as_ref().map_or(0, |child| child.pid)
+        self.0.as_ref().map_or(0, host_pid)
     }
     fn keep(mut self) -> Option<Child> {
         self.0.take()

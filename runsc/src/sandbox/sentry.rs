@@ -15,8 +15,8 @@ use platform::Platform;
 use platform::memory::MemoryFile;
 use platform::ptrace::Ptrace;
 use platform::spawn::{
-    Child, Dumpable, SetGroups, Unshare, become_ids, check_no_directories, close_all_except, empty_root,
-    fork, keep_capabilities, set_dumpable,
+    Child, Dumpable, SetGroups, Unshare, become_ids, check_no_directories, close_all_except, die_with_parent,
+    empty_root, fork, keep_capabilities, set_dumpable,
 };
 use platform::systrap::Systrap;
 use rustix::thread::UnshareFlags;
@@ -32,6 +32,9 @@ const CAPABILITIES_OF_BOOT: u64 = 1 << 21 | 1 << 8;
 
 /// Descriptors below this are looked at before the filter goes in: far more than are open.
 const DESCRIPTORS_CHECKED: i32 = 256;
+
+/// The parent's pid, as seen from a new pid namespace.
+const OUTSIDE: i32 = 0;
 
 /// Exit status of a sentry that panicked: as a shell shows SIGABRT.
 const PANICKED: u8 = 134;
@@ -102,7 +105,7 @@ fn boot(
     keep.extend(
         fds.donated.stdio.iter().chain(&fds.donated.preserved).chain(&fds.donated.gofer).map(AsFd::as_fd),
     );
-    keep.extend(fds.donated.cgroups.iter().map(AsFd::as_fd));
+    keep.extend(fds.donated.cgroups.iter().chain(&fds.donated.views).map(AsFd::as_fd));
     keep.extend(fds.log.iter().chain(&fds.last_words).chain(&fds.network).map(AsFd::as_fd));
     close_all_except(&keep).doing(|| "closing descriptors")?;
     drop(keep);
@@ -113,6 +116,8 @@ fn boot(
     end_on_panic();
     wait_for_maps(&fds.owner)?;
     become_ids(who.uid, who.gid, SetGroups::Deny).doing(|| "becoming nobody")?;
+    // Its end is also that of the connection, which is looked at once the sentry serves.
+    die_with_parent(OUTSIDE).doing(|| "PR_SET_PDEATHSIG")?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP)?;
     // The platform's template process is forked on the way and drops what is left.
     keep_capabilities(CAPABILITIES_OF_BOOT).doing(|| "giving up capabilities")?;

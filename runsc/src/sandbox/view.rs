@@ -3,9 +3,10 @@
 //! Callers take the pid of the pid-file for the container's first process: `podman cp` enters its mount
 //! namespace and walks the container's paths there, `--network container:` names its network namespace. So
 //! the monitor leaves the host's: its root is the container's root file system, with the binds of the bundle
-//! where the container has them. File systems of the guest's kernel (tmpfs, proc, sysfs) have no host side:
-//! an empty, read-only tmpfs stands in their place, so that nothing is put below them unseen. /proc shows the
-//! guest's processes (`proc_view`), where the host has FUSE.
+//! where the container has them. File systems of the guest's kernel (tmpfs, proc, sysfs) have no host side.
+//! Where the host has FUSE, the sentry shows it what is in a tmpfs, to be read and changed, and /proc shows the guest's
+//! processes (`proc_view`); in the place of the others, /dev among them, stands an empty, read-only tmpfs, so that
+//! nothing is put below them unseen.
 
 use super::gofer::detached;
 use super::launch::Launched;
@@ -19,12 +20,20 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
 };
 use rustix::thread::UnshareFlags;
-use sentry::control::spec::MountKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use sentry::control::spec::{MountKind, MountSpec};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+
+/// Most mounts of a container that are viewed.
+const VIEWS_MAX: usize = 16;
+
+/// What nothing of a guest's may do on the host.
+const HARMLESS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// One thing mounted over the root.
 struct Over {
@@ -36,9 +45,50 @@ struct Over {
     shape: FileType,
 }
 
+/// Connections for the tmpfs mounts of a container, which are marked as viewed. None with ids of a user namespace: the
+/// guest counts in its own, who looks at it in the host's.
+pub(crate) fn connections(plan: &mut Plan) -> Vec<OwnedFd> {
+    if !plan.container.uid_mappings.is_empty() {
+        return Vec::new();
+    }
+    let is_viewed = |mount: &&mut MountSpec| mount.kind == MountKind::Tmpfs && mount.destination != "/dev";
+    let mounts = plan.container.mounts.iter_mut().filter(is_viewed).take(VIEWS_MAX);
+    let connect = |mount: &mut MountSpec| {
+        let device = super::proc_view::device()?;
+        mount.viewed = true;
+        Some(device)
+    };
+    mounts.filter_map(connect).collect()
+}
+
+/// The file systems behind such connections, as detached mounts. They are there before the sentry asks what is wanted
+/// of it; one that cannot be made is never asked for.
+pub(crate) fn guest_mounts(connections: &[OwnedFd]) -> Vec<Option<OwnedFd>> {
+    let make = |device: &OwnedFd| {
+        let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let fd = device.as_raw_fd().to_string();
+        for (key, value) in [("fd", fd.as_str()), ("rootmode", "40755"), ("user_id", "0"), ("group_id", "0")]
+        {
+            fsconfig_set_string(&context, key, value)?;
+        }
+        for flag in ["allow_other", "default_permissions"] {
+            fsconfig_set_flag(&context, flag)?;
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, HARMLESS)
+    };
+    let made = connections.iter().map(make);
+    made.map(|mount: Result<OwnedFd, Errno>| mount.ok()).collect()
+}
+
 /// Moves this process, the monitor, into its container's view. Where the host allows no mount namespace, it
-/// stays where it is. `fuse` is a connection for /proc.
-pub(crate) fn enter(plan: &Plan, launched: &Launched, fuse: Option<OwnedFd>) -> Outcome<Option<ProcView>> {
+/// stays where it is. `fuse` is a connection for /proc, `guest` has the file systems of viewed mounts.
+pub(crate) fn enter(
+    plan: &Plan,
+    launched: &Launched,
+    fuse: Option<OwnedFd>,
+    guest: Vec<Option<OwnedFd>>,
+) -> Outcome<Option<ProcView>> {
     network(plan, launched)?;
     if super::walls::unshare(UnshareFlags::NEWNS).is_err() {
         return Ok(None);
@@ -49,6 +99,7 @@ pub(crate) fn enter(plan: &Plan, launched: &Launched, fuse: Option<OwnedFd>) -> 
     let (proc_mount, proc_view) = fuse.and_then(|fuse| ProcView::new(fuse, &plan.container.id)).unzip();
     let root = detached(root)?;
     let mut proc_at = None;
+    let mut guest = guest.into_iter();
     let over = plan.container.mounts.iter().map(|mount| {
         let destination = PathBuf::from(&mount.destination);
         match mount.kind {
@@ -63,6 +114,9 @@ pub(crate) fn enter(plan: &Plan, launched: &Launched, fuse: Option<OwnedFd>) -> 
                 Ok(None)
             }
             _ => {
+                if let Some(mount) = mount.viewed.then(|| guest.next().flatten()).flatten() {
+                    return Ok(Some(Over { destination, mount, device: None, shape: FileType::Directory }));
+                }
                 let mount = tmpfs()?;
                 let device = fstat(&mount).doing(|| "tmpfs")?.st_dev;
                 Ok(Some(Over { destination, mount, device: Some(device), shape: FileType::Directory }))
@@ -111,10 +165,7 @@ fn tmpfs() -> Outcome<OwnedFd> {
             fsconfig_set_string(&context, key, value)?;
         }
         fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, HARMLESS)
     };
     let made: Result<OwnedFd, Errno> = make();
     made.doing(|| "tmpfs")

@@ -115,6 +115,9 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
     if pod::place(&annotations) != pod::Place::Root {
         // Containers of a pod share its network, whatever their bundle says.
         namespaces.net = NamespaceKind::Sandbox;
+    } else if !matches!(&net, Net::Path(path) if pod::owner(path).is_some()) {
+        // Its own, also beside another container whose other namespaces it names.
+        namespaces.net = NamespaceKind::Private;
     }
     refuse::check(spec)?;
     if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
@@ -146,6 +149,7 @@ pub(crate) fn plan(global: &Global, id: &str, bundle: &Bundle, preserved: u32) -
         limits: linux.resources().as_ref().map(limits).unwrap_or_default(),
         cgroup: linux.cgroups_path().as_ref().map(|path| path.display().to_string()),
         cgroup_files: 0,
+        network_helper: false,
         seccomp: linux.seccomp().as_ref().map_or(Ok(None), seccomp::convert)?,
         uid_mappings: mappings(
             linux.uid_mappings().as_deref(),

@@ -213,7 +213,7 @@ pub(crate) fn convert(
         }
         _ => mount.source().as_ref().map_or_else(|| typ.to_owned(), |source| source.display().to_string()),
     };
-    Ok(Some(MountSpec { destination, kind, source, flags: options.flags, data: options.data }))
+    Ok(Some(MountSpec { destination, kind, source, flags: options.flags, data: options.data, viewed: false }))
 }
 
 /// Binds of the host's own kernel file systems (rootless bundles have them) become ours.

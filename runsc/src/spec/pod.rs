@@ -30,15 +30,11 @@ pub(crate) fn find(store: &Store, annotations: &BTreeMap<String, String>, linux:
         Place::Root => {}
         member => return Ok(member),
     }
-    // The network of another container brings its kernel along; what shares another namespace with one may
-    // be on that kernel if it wants a network of its own with nothing but loopback.
+    // The network of another container brings its kernel along; what shares another namespace with one is on
+    // that kernel too, with a network of its own.
     let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
-    let pid =
-        match network.map(|network| network.path().as_deref().filter(|path| !path.as_os_str().is_empty())) {
-            Some(Some(path)) => owner(path),
-            Some(None) => paths().find_map(owner),
-            None => None,
-        };
+    let pid = network.and_then(|network| owner(network.path().as_deref()?));
+    let pid = pid.or_else(|| paths().find_map(owner));
     let Some(pid) = pid else { return Ok(Place::Root) };
     Ok(behind(store, pid)?.map_or(Place::Root, |record| Place::Member(record.sandbox)))
 }
@@ -62,7 +58,7 @@ pub(crate) fn pid_target(store: &Store, place: &Place, linux: &Linux) -> Outcome
 }
 
 /// The process in `/proc/PID/ns/NAME`.
-fn owner(path: &Path) -> Option<i32> {
+pub(super) fn owner(path: &Path) -> Option<i32> {
     let mut parts = path.strip_prefix("/proc").ok()?.iter();
     let pid = parts.next()?.to_str()?.parse().ok()?;
     (parts.next()?.to_str() == Some("ns")).then_some(pid)

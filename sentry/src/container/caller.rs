@@ -24,7 +24,7 @@ pub(super) struct KernelCaller {
 }
 
 #[derive(Debug)]
-struct Nobody;
+pub(super) struct Nobody;
 
 impl KernelCaller {
     pub(super) fn new(cred: Credentials) -> KernelCaller {

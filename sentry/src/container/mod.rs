@@ -8,6 +8,7 @@ mod mounts;
 mod process;
 mod report;
 mod stdio;
+mod view;
 
 use crate::cgroup::Cgroup;
 use crate::control::message::Switch;
@@ -15,8 +16,8 @@ use crate::control::spec::{
     BootConfig, ContainerSpec, IdMapping, Limits, NamespaceKind, Namespaces, ProcessSpec,
 };
 use crate::control::{
-    ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, OomNotice,
-    ProcessInfo, SandboxControl, SignalTarget, Stats,
+    ContainerStatus, ControlError, ControlResult, Donated, ErrorKind, ExitNotice, ExitStatus, FileView,
+    OomNotice, ProcessInfo, SandboxControl, SignalTarget, Stats,
 };
 use crate::kernel::{Kernel, Machine};
 use crate::namespace::{CgroupNs, NsProxy, UtsNames, UtsNs, next_ino};
@@ -39,6 +40,7 @@ use vfs::FsContext;
 use vfs::cred::IdExtent;
 use vfs::event::timer::{Hold, timers};
 use vfs::remote::RemoteFs;
+use view::View;
 
 /// A container.
 struct Container {
@@ -98,6 +100,8 @@ pub struct Sandbox {
     /// Processes whose program may not run, to be ended once who asked for them has heard of it: with the first
     /// process' end the monitor takes the sandbox down.
     refused: Ranked<Leaf, Vec<process::Refused>>,
+    /// Views that the control plane does not serve yet.
+    views: Ranked<Leaf, Vec<Box<dyn FileView>>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -127,6 +131,7 @@ impl Sandbox {
             containers: Ranked::default(),
             first: OnceLock::new(),
             refused: Ranked::default(),
+            views: Ranked::default(),
         }))
     }
     /// Its kernel.
@@ -141,8 +146,13 @@ impl Sandbox {
         act(container)
     }
 
-    /// Namespaces of a new container: its own, or those of the sandbox' first.
-    fn namespaces(&self, spec: &ContainerSpec) -> SysResult<(Arc<NsProxy>, Arc<PidNs>)> {
+    /// Namespaces of a new container: its own, or those of the sandbox' first. `network` leads to a helper for a
+    /// network of its own.
+    fn namespaces(
+        &self,
+        spec: &ContainerSpec,
+        network: Option<HostNet>,
+    ) -> SysResult<(Arc<NsProxy>, Arc<PidNs>)> {
         let Namespaces { pid, uts, .. } = spec.namespaces;
         let root = &self.kernel.root;
         let first = self.first.get();
@@ -176,7 +186,9 @@ impl Sandbox {
         };
         // The first container's is the sandbox' own.
         let net = match (spec.namespaces.net, first) {
-            (NamespaceKind::Private, Some(_)) => net::NetNs::new(next_ino(), Arc::clone(&root.user)),
+            (NamespaceKind::Private, Some(_)) => {
+                net::NetNs::with_host(next_ino(), Arc::clone(&root.user), network)
+            }
             _ => Arc::clone(&root.proxy.net),
         };
         let cgroup = CgroupNs::new(Arc::clone(&root.user));
@@ -250,8 +262,14 @@ impl SandboxControl for Sandbox {
                 format!("container {:?} already exists", spec.id),
             ));
         }
-        let (ns, pid_ns) = self.namespaces(&spec).map_err(|e| failed("namespaces", e))?;
-        let Donated { stdio, preserved, gofer, cgroups } = donated;
+        let Donated { stdio, preserved, gofer, cgroups, network, views } = donated;
+        if network.is_some() && self.kernel.root.proxy.net.host().is_none() {
+            // Its filter refuses the calls of the host's sockets.
+            let words = "linux.namespaces: a network namespace beside a sandbox that was made without the host's network is not supported";
+            return Err(ControlError::new(ErrorKind::Unsupported, words));
+        }
+        let network = network.map(HostNet::new);
+        let (ns, pid_ns) = self.namespaces(&spec, network).map_err(|e| failed("namespaces", e))?;
         if !spec.uid_mappings.is_empty() {
             self.show_maps(&spec);
         }
@@ -260,7 +278,7 @@ impl SandboxControl for Sandbox {
             crate::procfs::sysctl::apply(&self.kernel, &ns, name, value)
                 .map_err(|e| failed(&format!("linux.sysctl: {name:?}"), e))?;
         }
-        let fs = mounts::build(
+        let (fs, viewed) = mounts::build(
             &self.kernel,
             &spec,
             gofer,
@@ -294,6 +312,10 @@ impl SandboxControl for Sandbox {
             cgroup,
             execs: BTreeMap::new(),
         };
+        let views = viewed.into_iter().zip(views);
+        let views = views.map(|(root, device)| View::new(&self.kernel, &container.fs, root, device));
+        let views: Vec<Box<dyn FileView>> = views.map(|view| Box::new(view) as Box<dyn FileView>).collect();
+        self.views.lock().extend(views);
         self.containers.lock().insert(spec.id, container);
         Ok(())
     }
@@ -306,6 +328,10 @@ impl SandboxControl for Sandbox {
             Ok((prepared, container.seccomp.clone()))
         })?;
         self.start_filtered(prepared, seccomp.as_ref(), "the container's program")
+    }
+
+    fn views(&self) -> Vec<Box<dyn FileView>> {
+        std::mem::take(&mut *self.views.lock())
     }
 
     fn settle(&self) {
@@ -465,12 +491,14 @@ impl SandboxControl for Sandbox {
 
     fn delete(&self, id: &str) -> ControlResult<()> {
         let container = self.containers.lock().remove(id).ok_or_else(|| ControlError::no_container(id))?;
-        if container.prepared.is_none() {
-            let kill = SigInfo::kernel(Signal::SIGKILL);
-            for process in report::members(&self.kernel, &container.init) {
-                // Gone already is as good.
-                let _ = send::to_process(&process, kill, Force::Yes);
-            }
+        if let Some(prepared) = container.prepared {
+            prepared.cancel(Signal::SIGKILL);
+            return Ok(());
+        }
+        let kill = SigInfo::kernel(Signal::SIGKILL);
+        for process in report::members(&self.kernel, &container.init) {
+            // Gone already is as good.
+            let _ = send::to_process(&process, kill, Force::Yes);
         }
         Ok(())
     }

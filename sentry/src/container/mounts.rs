@@ -74,13 +74,13 @@ fn per_mount(flags: SpecFlags) -> MountFlags {
     out
 }
 
-/// The container's root and mounts.
+/// The container's root and mounts, and the roots of those that the host looks at.
 pub(super) fn build(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     gofer: Option<OwnedFd>,
     views: &Views<'_>,
-) -> ControlResult<FsContext> {
+) -> ControlResult<(FsContext, Vec<Location>)> {
     let gofer = gofer
         .ok_or_else(|| ControlError::new(ErrorKind::Invalid, "no connection to the gofer was donated"))?;
     let channel = Channel::new(gofer);
@@ -100,9 +100,11 @@ pub(super) fn build(
     let mut fs = FsContext::at_root_of(&ns);
     fs.umask = 0;
     let walk = Walk::new(&fs, &by);
+    let mut viewed = Vec::new();
     for entry in &spec.mounts {
-        add(&walk, entry, &channel, kernel, views)
+        let made = add(&walk, entry, &channel, kernel, views)
             .map_err(|e| failed(&format!("mounts: {:?}", entry.destination), e))?;
+        viewed.extend(entry.viewed.then(|| Location::root_of(&made)));
     }
     devices(&walk, spec, kernel).map_err(|e| failed("linux.devices", e))?;
     propagate(&mount, spec.root.propagation, &ns).map_err(|e| failed("linux.rootfsPropagation", e))?;
@@ -116,7 +118,7 @@ pub(super) fn build(
         mount.set_flags(mount.flags() | flags).map_err(|e| failed("root.readonly", e))?;
     }
     fs.umask = 0o022;
-    Ok(fs)
+    Ok((fs, viewed))
 }
 
 /// The writable layer of an overlay: as large as memory, so that statfs(2) says what there is room for.
@@ -237,7 +239,7 @@ fn add(
     channel: &Arc<Channel>,
     kernel: &Arc<Kernel>,
     views: &Views<'_>,
-) -> SysResult<()> {
+) -> SysResult<Arc<Mount>> {
     let destination = entry.destination.as_bytes();
     let flags = per_mount(entry.flags);
     let source = entry.source.as_bytes();
@@ -270,7 +272,8 @@ fn add(
         }
     };
     mount_ops::attach(&made, &at, &walk.fs.ns)?;
-    propagate(&made, entry.flags.propagation, &walk.fs.ns)
+    propagate(&made, entry.flags.propagation, &walk.fs.ns)?;
+    Ok(made)
 }
 
 /// A tmpfs: with the mode of the directory it covers, as runc has it, unless one is given; with devices of

@@ -88,10 +88,21 @@ impl Prepared {
         self.end(WaitStatus::killed(signal));
     }
     fn end(self, status: WaitStatus) {
-        self.shared.kernel.tree.lock().remove_task(self.shared.tid());
-        self.shared.kernel.tree.lock().remove_node(self.process.pid.root());
+        let Prepared { process, shared, owned, context } = self;
+        {
+            let mut tree = shared.kernel.tree.lock();
+            tree.remove_task(shared.tid());
+            tree.remove_node(process.pid.root());
+        }
+        // As when a thread ends: guest memory and descriptors go before anybody hears of it.
+        drop(context);
+        let gone = {
+            let mut published = shared.published.lock();
+            (published.mm.take(), published.files.take(), published.fs.take())
+        };
+        drop((gone, owned));
         let notices = {
-            let mut ending = self.process.ending.lock();
+            let mut ending = process.ending.lock();
             ending.status = Some(status);
             std::mem::take(&mut ending.notices)
         };

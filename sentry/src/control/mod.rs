@@ -13,7 +13,7 @@ pub mod server;
 pub mod spec;
 
 use spec::{ContainerSpec, ProcessSpec};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub use message::{ContainerStatus, ControlError, ErrorKind, ExitStatus, ProcessInfo, SignalTarget, Stats};
 
@@ -38,6 +38,28 @@ pub struct Donated {
     pub gofer: Option<OwnedFd>,
     /// `cgroup.procs` of a pod's container on the host, one for each hierarchy.
     pub cgroups: Vec<OwnedFd>,
+    /// The connection to a network helper of the container's own.
+    pub network: Option<OwnedFd>,
+    /// FUSE connections over which the host asks for mounts of the container: those that are
+    /// [`spec::MountSpec::viewed`], in their order.
+    pub views: Vec<OwnedFd>,
+}
+
+/// Whether a view is still mounted somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// It is.
+    Open,
+    /// It never will be again.
+    Closed,
+}
+
+/// A mount of a container that the host looks at.
+pub trait FileView: Send {
+    /// Readable while something is asked.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Answers what is asked now. Must not block.
+    fn serve(&mut self) -> Served;
 }
 
 /// The kernel as the runtime sees it. Every call may come from any thread.
@@ -48,6 +70,11 @@ pub trait SandboxControl: Send + Sync {
 
     /// Lets the container's first process run.
     fn start(&self, container: &str) -> ControlResult<()>;
+
+    /// Views of containers that were made since the last call.
+    fn views(&self) -> Vec<Box<dyn FileView>> {
+        Vec::new()
+    }
 
     /// Called once an answer has left: brings about ends that the caller must not hear of before it.
     fn settle(&self) {}

@@ -6,7 +6,7 @@
 
 use super::message::{Answer, Ask, ControlError, ErrorKind, Reply, Request, SignalTarget, receive, send};
 use super::spec::Stdio;
-use super::{Donated, SandboxControl};
+use super::{Donated, FileView, SandboxControl, Served};
 use lock::Ranked;
 use lock::order::Leaf;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -67,8 +67,15 @@ pub fn serve(
     if let Some(first) = connections.first_mut() {
         first.containers = containers;
     }
+    let mut views = Vec::new();
     loop {
-        let ready = wait_ready(listener.as_ref(), &connections)?;
+        views.extend(control.views());
+        let ready = wait_ready(listener.as_ref(), &connections, &views)?;
+        for index in ready.looked.into_iter().rev() {
+            if views.get_mut(index).is_some_and(|view| view.serve() == Served::Closed) {
+                views.remove(index);
+            }
+        }
         let mut closed = Vec::new();
         for index in ready.speaking {
             let Some(connection) = connections.get_mut(index) else { continue };
@@ -101,12 +108,20 @@ pub fn serve(
 
 struct Ready {
     knocking: bool,
+    /// Connections.
     speaking: Vec<usize>,
+    /// Views.
+    looked: Vec<usize>,
 }
 
-fn wait_ready(listener: Option<&OwnedFd>, connections: &[Connection]) -> std::io::Result<Ready> {
+fn wait_ready(
+    listener: Option<&OwnedFd>,
+    connections: &[Connection],
+    views: &[Box<dyn FileView>],
+) -> std::io::Result<Ready> {
     let mut fds: Vec<PollFd<'_>> =
         connections.iter().map(|c| PollFd::new(&*c.sender.socket, PollFlags::IN)).collect();
+    fds.extend(views.iter().map(|view| PollFd::from_borrowed_fd(view.fd(), PollFlags::IN)));
     if let Some(listener) = listener {
         fds.push(PollFd::new(listener, PollFlags::IN));
     }
@@ -122,10 +137,13 @@ fn wait_ready(listener: Option<&OwnedFd>, connections: &[Connection]) -> std::io
             Err(error) => return Err(error.into()),
         }
     }
-    let speaking = fds.iter().take(connections.len()).enumerate();
-    let speaking = speaking.filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index).collect();
-    let knocking = fds.get(connections.len()).is_some_and(|fd| !fd.revents().is_empty());
-    Ok(Ready { knocking, speaking })
+    let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+    let (first, behind) = (connections.len(), connections.len() + views.len());
+    Ok(Ready {
+        speaking: (0..first).filter(|index| is_ready(*index)).collect(),
+        looked: (0..views.len()).filter(|index| is_ready(first + index)).collect(),
+        knocking: is_ready(behind),
+    })
 }
 
 /// The peer is gone: what it owned goes too.
@@ -178,7 +196,11 @@ fn carry_out(
                 fds,
                 spec.process.stdio,
                 spec.process.preserved,
-                Gofer::Expected { cgroups: spec.cgroup_files },
+                Gofer::Expected {
+                    cgroups: spec.cgroup_files,
+                    network: u32::from(spec.network_helper),
+                    views: spec.mounts.iter().filter(|mount| mount.viewed).count(),
+                },
             )?;
             let id = spec.id.clone();
             control.create_container(*spec, donated)?;
@@ -213,28 +235,36 @@ fn carry_out(
     Ok(Answer::Done)
 }
 
-/// Whether a gofer's connection is the last descriptor.
+/// Whether a gofer's connection is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gofer {
-    /// It is, but for so many of cgroups.
+    /// It is, and so many of others behind it.
     Expected {
         /// See [`Donated::cgroups`].
         cgroups: u32,
+        /// See [`Donated::network`].
+        network: u32,
+        /// See [`Donated::views`].
+        views: usize,
     },
     /// It is not.
     None,
 }
 
-/// Sorts descriptors as they were sent: stdio, preserved, gofer.
+/// Sorts descriptors as they were sent: stdio, preserved, gofer, cgroups, network, views.
 pub fn sort(fds: Vec<OwnedFd>, stdio: Stdio, preserved: u32, gofer: Gofer) -> Result<Donated, ControlError> {
     let count = match stdio {
         Stdio::Files => 3,
         Stdio::Terminal => 1,
     };
     let preserved = usize::try_from(preserved).unwrap_or(usize::MAX);
-    let extra = match gofer {
-        Gofer::Expected { cgroups } => 1 + usize::try_from(cgroups.min(64)).unwrap_or(0),
-        Gofer::None => 0,
+    let wants_network = matches!(gofer, Gofer::Expected { network: 1.., .. });
+    let number = |count: u32| usize::try_from(count.min(64)).unwrap_or(0);
+    let (cgroups, extra) = match gofer {
+        Gofer::Expected { cgroups, network, views } => {
+            (number(cgroups), 1 + number(cgroups) + number(network) + views.min(64))
+        }
+        Gofer::None => (0, 0),
     };
     if preserved > super::message::MOST_FDS || fds.len() != count + preserved + extra {
         let message = format!("control message with {} descriptors", fds.len());
@@ -244,5 +274,7 @@ pub fn sort(fds: Vec<OwnedFd>, stdio: Stdio, preserved: u32, gofer: Gofer) -> Re
     let stdio = fds.by_ref().take(count).collect();
     let preserved = fds.by_ref().take(preserved).collect();
     let gofer = fds.next();
-    Ok(Donated { stdio, preserved, gofer, cgroups: fds.collect() })
+    let cgroups = fds.by_ref().take(cgroups).collect();
+    let network = if wants_network { fds.next() } else { None };
+    Ok(Donated { stdio, preserved, gofer, cgroups, network, views: fds.collect() })
 }

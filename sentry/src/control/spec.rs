@@ -88,6 +88,9 @@ pub struct ContainerSpec {
     /// How many descriptors of `cgroup.procs` follow the gofer's connection.
     #[serde(default)]
     pub cgroup_files: u32,
+    /// Whether a connection to a network helper of its own comes with it: it has a network beside the sandbox'.
+    #[serde(default)]
+    pub network_helper: bool,
     /// The bundle's seccomp profile.
     pub seccomp: Option<SeccompSpec>,
     /// User namespace mappings; empty without one.
@@ -208,6 +211,9 @@ pub struct MountSpec {
     pub flags: MountFlags,
     /// Options that are not flags, `key=value` or `key`, for the file system (`size=64m`, `mode=755`).
     pub data: Vec<String>,
+    /// The host looks at this tmpfs over a connection that comes with the container.
+    #[serde(default)]
+    pub viewed: bool,
 }
 
 /// What is mounted.

@@ -2,7 +2,7 @@
 
 use crate::client::Cri;
 use crate::image::{self, BUSYBOX, PAUSE};
-use crate::leftovers;
+use crate::leftovers::{self, Left};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -189,20 +189,23 @@ disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.in
         }
     }
 
+    /// What is there of containers now.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        let mut left = leftovers::find(&self.dir, &self.name);
+        // The parents of cgroups, the kubelet's on a node, are the suite's own.
+        left.cgroups.retain(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name != self.name && !name.starts_with("pod-")
+        });
+        left
+    }
+
     /// Waits until no container's process, mount, cgroup, state or interface is there; panics if that does not come.
     #[track_caller]
     pub fn expect_nothing_left(&self) {
-        let left = || {
-            let mut left = leftovers::find(&self.dir, &self.name);
-            // The parents of cgroups, the kubelet's on a node, are the suite's own.
-            left.cgroups.retain(|path| {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                name != self.name && !name.starts_with("pod-")
-            });
-            left
-        };
-        let clean = || left().is_empty().then_some(());
-        assert!(eventually(Duration::from_secs(10), clean).is_some(), "left: {:#?}", left());
+        let clean = || self.left().is_empty().then_some(());
+        assert!(eventually(Duration::from_secs(10), clean).is_some(), "left: {:#?}", self.left());
     }
 
     fn import(&self) {

@@ -215,7 +215,8 @@ fn files_in_and_out() {
         fs::create_dir_all(&volume).expect("a folder");
         fs::write(&input, "from the host\n").expect("a file");
         let bind = format!("{volume}:/v");
-        podman.ok(&words(&DETACH, &["--name", "c", "-v", &bind, "busybox", "sleep", "100"]));
+        let mounts = ["-v", &bind, "--tmpfs", "/mem"];
+        podman.ok(&[&DETACH[..], &["--name", "c"], &mounts, &["busybox", "sleep", "100"]].concat());
         // A running container's paths are walked in its pid's mount namespace: never the host's.
         let strange = format!("/tmp/engines-{}", std::process::id());
         podman.ok(&["cp", &input, &format!("c:{strange}")]);
@@ -223,6 +224,17 @@ fn files_in_and_out() {
         podman.note(log, &["exec", "c", "sh", "-c", "cat /tmp/engines-*"]);
         podman.ok(&["cp", &input, "c:/v/in"]);
         assert!(Path::new(&volume).join("in").exists(), "podman cp missed the volume");
+        // A tmpfs has no host side: the guest's kernel serves it.
+        podman.ok(&["cp", &input, "c:/mem/in"]);
+        let script = "cat /mem/in; stat -c '%a %u %g' /mem/in; mkdir -p /mem/d/e; seq 1 50000 > /mem/d/e/f; ln -s e/f /mem/d/l";
+        podman.note(log, &["exec", "c", "sh", "-c", script]);
+        let tree = podman.text("tree");
+        podman.ok(&["cp", "c:/mem/d", &tree]);
+        podman.ok(&["cp", &tree, "c:/mem/again"]);
+        podman.note(
+            log,
+            &["exec", "c", "sh", "-c", "cmp /mem/d/e/f /mem/again/l && ls -l /mem/again | grep -c l"],
+        );
         podman.ok(&["exec", "c", "sh", "-c", "cat /v/in; mkdir -p /root/d/e; echo out > /root/d/e/f"]);
         podman.ok(&["cp", "c:/root/d", &output]);
         assert_eq!(fs::read_to_string(Path::new(&output).join("e/f")).expect("copied out"), "out\n");
@@ -341,5 +353,10 @@ fn namespaces_of_another_container() {
         podman.note(log, &words(&both, &["busybox", "cat", "/proc/1/comm"]));
         podman.note(log, &["exec", "donor", "cat", "/proc/1/comm"]);
         podman.ok(&["rm", "-f", "-t", "0", "donor"]);
+        // A network of its own beside the processes of another.
+        podman.ok(&["run", "-d", "--network", "host", "--name", "outside", "busybox", "sleep", "1000"]);
+        let beside = ["run", "--rm", "--network", "host", "--pid", "container:outside", "busybox"];
+        podman.note(log, &words(&beside, &["sh", "-c", "cat /proc/1/comm; ifconfig lo | grep -c 127.0.0.1"]));
+        podman.ok(&["rm", "-f", "-t", "0", "outside"]);
     });
 }

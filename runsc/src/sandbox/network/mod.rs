@@ -8,13 +8,16 @@ mod serve;
 use super::ids::{Gate, Ids};
 use super::walls::{fill_standard, leave_caller, unshare};
 use crate::cli::{Global, Network};
+use crate::container::process::host_pid;
 use crate::error::{Doing, Failure, Outcome};
 use crate::spec::Plan;
 use crate::spec::convert::Net;
 use crate::spec::names::capability_bit;
 use net::host::wire::TEXTS;
 use nix::sched::{CloneFlags, setns};
-use platform::spawn::{Child, Unshare, close_all_except, empty_root, fork, keep_capabilities};
+use platform::spawn::{
+    Child, Unshare, close_all_except, die_with_parent, empty_root, fork, keep_capabilities,
+};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::UnshareFlags;
 use std::collections::BTreeMap;
@@ -88,6 +91,7 @@ pub(crate) fn spawn(reach: &Reach, socket: OwnedFd, word: OwnedFd) -> Outcome<Ch
     let ids = (!rustix::process::geteuid().is_root()).then(Ids::own);
     let gate = ids.as_ref().map(|_| Gate::new()).transpose()?;
     let (ids, gate) = (ids.as_ref(), gate.as_ref());
+    let parent = rustix::process::getpid().as_raw_pid();
     let main = move || {
         let mut word = std::fs::File::from(word);
         let mut keep = vec![socket.as_fd(), word.as_fd()];
@@ -97,7 +101,7 @@ pub(crate) fn spawn(reach: &Reach, socket: OwnedFd, word: OwnedFd) -> Outcome<Ch
             (Some(gate), Some(ids)) => gate.pass(ids),
             _ => Ok(()),
         });
-        let view = match entered.and_then(|()| prepare(reach)) {
+        let view = match entered.and_then(|()| prepare(reach, parent)) {
             Ok(view) => view,
             Err(failure) => {
                 let _ = word.write_all(failure.message.as_bytes());
@@ -111,7 +115,7 @@ pub(crate) fn spawn(reach: &Reach, socket: OwnedFd, word: OwnedFd) -> Outcome<Ch
     let how = if ids.is_some() { Unshare::USER } else { Unshare::empty() };
     let child = fork(how, main).doing(|| "starting the network helper")?;
     if let (Some(gate), Some(ids)) = (gate, ids)
-        && let Err(failure) = gate.open(ids, child.pid)
+        && let Err(failure) = gate.open(ids, host_pid(&child))
     {
         super::monitor::kill_and_reap(&child);
         return Err(failure);
@@ -136,9 +140,10 @@ struct View {
     raw: Raw,
 }
 
-fn prepare(reach: &Reach) -> Outcome<View> {
+fn prepare(reach: &Reach, parent: i32) -> Outcome<View> {
     fill_standard(None)?;
     leave_caller(c"runsc-net")?;
+    die_with_parent(parent).doing(|| "PR_SET_PDEATHSIG")?;
     if let Some(path) = &reach.path {
         enter(path)?;
     }
