@@ -4,8 +4,8 @@ use crate::change::{chmod, chown};
 use crate::confine::{host, open_for_io, own_name, refusal, reopen, stat_fd};
 use crate::server::{Answer, Server};
 use abi::{Errno, SysResult};
-use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps};
-use std::os::fd::AsFd;
+use rustix::fs::{AtFlags, CWD, IFlags, OFlags, Timespec, Timestamps};
+use std::os::fd::{AsFd, OwnedFd};
 use wire::{Handle, Kind, Reply, SetAttr, StatFs, TimeChange, XattrFlags};
 
 /// Largest value of an extended attribute, and largest list of names (XATTR_SIZE_MAX, XATTR_LIST_MAX).
@@ -17,6 +17,15 @@ const XATTR_NAME_MAX: usize = 255;
 /// What guests may see and set. Labels of the host's security modules and `trusted.` stay the host's.
 const XATTR_NAMESPACES: &[&[u8]] =
     &[b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// Inode flags that guests may change: synchronous writes, no dump, no access times, no copy-on-write, compression.
+/// Whoever protects a file from change could keep the host from removing it; the rest is the file system's own.
+const FREE_FLAGS: IFlags = IFlags::SYNC
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::NODUMP)
+    .union(IFlags::NOATIME)
+    .union(IFlags::NOCOW)
+    .union(IFlags::COMPRESSED);
 
 /// What to write to stable storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +148,35 @@ impl Server {
         let held = self.writable(node)?;
         rustix::fs::removexattr(own_name(held.fd.as_fd()), xattr_name(name)?).map_err(host)?;
         Ok(Reply::Done {}.into())
+    }
+
+    pub(crate) fn get_flags(&mut self, node: Handle) -> SysResult<Answer> {
+        let file = self.for_flags(node)?;
+        let flags = rustix::fs::ioctl_getflags(&file).map_err(host)?;
+        Ok(Reply::Data { data: flags.bits().to_le_bytes().to_vec().into() }.into())
+    }
+
+    pub(crate) fn set_flags(&mut self, node: Handle, flags: u32) -> SysResult<Answer> {
+        self.writable(node)?;
+        let file = self.for_flags(node)?;
+        let wanted = IFlags::from_bits_retain(flags);
+        let changed = wanted ^ rustix::fs::ioctl_getflags(&file).map_err(host)?;
+        if changed.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {
+            return Err(Errno::EPERM);
+        }
+        if !FREE_FLAGS.contains(changed) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        rustix::fs::ioctl_setflags(&file, wanted).map_err(host)?;
+        Ok(Reply::Done {}.into())
+    }
+
+    fn for_flags(&self, node: Handle) -> SysResult<OwnedFd> {
+        let held = self.handles.get(node)?;
+        match held.kind {
+            Kind::Regular | Kind::Directory => open_for_io(held, OFlags::RDONLY),
+            _ => Err(Errno::ENOTTY),
+        }
     }
 
     pub(crate) fn sync(&mut self, node: Handle, scope: Scope) -> SysResult<Answer> {

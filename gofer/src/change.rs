@@ -167,6 +167,10 @@ impl Server {
         if flags.contains(wire::RenameFlags::EXCHANGE) {
             host_flags |= rustix::fs::RenameFlags::EXCHANGE;
         }
+        if flags.contains(wire::RenameFlags::WHITEOUT) {
+            // Device 0:0 names no driver.
+            host_flags |= rustix::fs::RenameFlags::WHITEOUT;
+        }
         rustix::fs::renameat_with(&old_dir.fd, old_name, &new_dir.fd, new_name, host_flags).map_err(host)?;
         let (dir, other) = (stat_fd(old_dir.fd.as_fd())?, stat_fd(new_dir.fd.as_fd())?);
         Ok(Reply::Changed { dir, other }.into())

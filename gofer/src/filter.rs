@@ -78,6 +78,10 @@ const fn without(number: i64, index: u8, bits: u64, why: &'static str) -> Rule {
 const PROT_EXEC: u64 = 4;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 const F_GETFD: u64 = 1;
+/// cachestat(2), which no library names yet.
+const CACHESTAT: i64 = 451;
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 
 /// The list, by what it serves.
 pub const RULES: &[Rule] = &[
@@ -116,6 +120,12 @@ pub const RULES: &[Rule] = &[
     call(libc::SYS_setxattr, "extended attributes"),
     call(libc::SYS_listxattr, "extended attributes"),
     call(libc::SYS_removexattr, "extended attributes"),
+    call(CACHESTAT, "which pages of a file are in memory"),
+    Rule {
+        number: libc::SYS_ioctl,
+        arguments: Arguments::OneOf { index: 1, values: &[FS_IOC_GETFLAGS, FS_IOC_SETFLAGS] },
+        why: "inode flags of regular files and directories",
+    },
     call(libc::SYS_geteuid, "whether a node it made is still its own"),
     call(libc::SYS_brk, "the allocator"),
     without(libc::SYS_mmap, 2, PROT_EXEC, "the allocator; never executable memory"),

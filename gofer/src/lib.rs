@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod cached;
 mod change;
 mod confine;
 pub mod filter;

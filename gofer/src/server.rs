@@ -114,6 +114,10 @@ impl Server {
             Request::ListXattr { node } => self.list_xattr(node),
             Request::RemoveXattr { node, name } => self.remove_xattr(node, &name),
             Request::Fsync { node } => self.sync(node, crate::attributes::Scope::File),
+            Request::CacheStat { node, offset, len } => self.cache_stat(node, offset, len),
+            Request::Cached { node, offset, pages } => self.cached(node, offset, pages),
+            Request::GetFlags { node } => self.get_flags(node),
+            Request::SetFlags { node, flags } => self.set_flags(node, flags),
             Request::SyncFs { node } => self.sync(node, crate::attributes::Scope::FileSystem),
             Request::Close { nodes } => {
                 nodes.into_iter().for_each(|node| self.handles.remove(node));

@@ -703,3 +703,72 @@ TEST(long_names) {
     t_write_file("\xff\x01 strange", "y");
     STREQ(t_read_file("\xff\x01 strange"), "y");
 }
+
+TEST(rename_leaves_a_whiteout) {
+    t_write_file("old", "x");
+    if (syscall(SYS_renameat2, AT_FDCWD, "old", AT_FDCWD, "new", 4) < 0) t_skip("no whiteouts here");
+    struct stat st;
+    OK(stat("old", &st));
+    EQ(st.st_mode & S_IFMT, S_IFCHR);
+    EQ(st.st_rdev, 0);
+    STREQ(t_read_file("new"), "x");
+    CHECK(open("old", O_RDONLY) < 0 && (errno == ENXIO || errno == EACCES));
+    FAILS(open("old", O_CREAT | O_EXCL | O_WRONLY, 0644), EEXIST);
+    FAILS(syscall(SYS_renameat2, AT_FDCWD, "new", AT_FDCWD, "old", 4 | 2), EINVAL);
+    OK(unlink("old"));
+    FAILS(stat("old", &st), ENOENT);
+}
+
+TEST(inode_flags_read_back) {
+    t_write_file("f", "x");
+    OK(mkdir("d", 0755));
+    for (int i = 0; i < 2; i++) {
+        int fd = OK(open(i ? "d" : "f", O_RDONLY)), flags = 0, p[2];
+        OK(ioctl(fd, FS_IOC_GETFLAGS, &flags));
+        EQ(flags & (FS_NODUMP_FL | FS_IMMUTABLE_FL | FS_APPEND_FL), 0);
+        flags |= FS_NODUMP_FL;
+        OK(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+        int again = 0;
+        OK(ioctl(fd, FS_IOC_GETFLAGS, &again));
+        EQ(again, flags);
+        struct fsxattr x;
+        OK(ioctl(fd, FS_IOC_FSGETXATTR, &x));
+        EQ(x.fsx_xflags & FS_XFLAG_NODUMP, FS_XFLAG_NODUMP);
+        FAILS(ioctl(fd, FS_IOC_SETFLAGS, NULL), EFAULT);
+        close(fd);
+        OK(pipe(p));
+        FAILS(ioctl(p[0], FS_IOC_GETFLAGS, &flags), ENOTTY);
+        FAILS(ioctl(p[0], FS_IOC_SETFLAGS, &flags), ENOTTY);
+    }
+    t_write_file("d/new", "x");
+    int fd = OK(open("d/new", O_RDONLY)), flags = 0;
+    OK(ioctl(fd, FS_IOC_GETFLAGS, &flags));
+    EQ(flags & FS_NODUMP_FL, FS_NODUMP_FL);
+    flags &= ~FS_NODUMP_FL;
+    OK(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+    OK(setuid(1000));
+    FAILS(ioctl(fd, FS_IOC_SETFLAGS, &flags), EPERM);
+}
+
+TEST(mincore_sees_the_cache) {
+    char page[4096] = {1};
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    for (int i = 0; i < 4; i++) EQ(pwrite(fd, page, sizeof page, i * 4096), 4096);
+    OK(ftruncate(fd, 8 * 4096));
+    char *map = OK(mmap(NULL, 8 * 4096, PROT_READ, MAP_SHARED, fd, 0));
+    unsigned char there[8];
+    OK(mincore(map, 8 * 4096, there));
+    for (int i = 0; i < 8; i++) EQ(there[i] & 1, i < 4);
+    OK(mincore(map + 4096, 4096 + 1, there));
+    EQ(there[0] & 1, 1);
+    EQ(there[1] & 1, 1);
+    char *own = OK(mmap(NULL, 8 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+    own[7 * 4096] = 1;
+    OK(mincore(own, 8 * 4096, there));
+    EQ(there[0] & 1, 1);
+    EQ(there[7] & 1, 1);
+    /* Who may not write to the file is told nothing. */
+    OK(setuid(1000));
+    OK(mincore(map, 8 * 4096, there));
+    for (int i = 0; i < 8; i++) EQ(there[i] & 1, 1);
+}

@@ -660,3 +660,58 @@ TEST(users_talk_by_netlink)
     a.nl_pid = 0x7654321;
     FAILS(sendto(s[0], "hi", 2, 0, (void *)&a, sizeof a), ECONNREFUSED);
 }
+
+TEST(tcp_user_timeout_without_room) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int l = OK(socket(AF_INET, SOCK_STREAM, 0)), small = 4096, timeout_ms = 300, value = 0;
+    OK(setsockopt(l, SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
+    OK(bind(l, (void *)&a, sizeof a));
+    OK(listen(l, 1));
+    OK(getsockname(l, (void *)&a, &len));
+    int s = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(setsockopt(s, SOL_SOCKET, SO_SNDBUF, &small, sizeof small));
+    OK(connect(s, (void *)&a, sizeof a));
+    int r = OK(accept(l, NULL, NULL));
+    OK(setsockopt(s, IPPROTO_TCP, 18, &timeout_ms, sizeof timeout_ms));
+    OK(fcntl(s, F_SETFL, O_NONBLOCK));
+    signal(SIGPIPE, SIG_IGN);
+    static char buf[65536];
+    while (write(s, buf, sizeof buf) > 0) {}
+    CHECK(errno == EAGAIN);
+    long long start = t_ms();
+    struct pollfd p = {s, POLLIN, 0};
+    EQ(poll(&p, 1, 15000), 1);
+    CHECK(t_ms() - start >= 250);
+    EQ(p.revents & (POLLIN | POLLERR | POLLHUP), POLLIN | POLLERR | POLLHUP);
+    len = sizeof value;
+    OK(getsockopt(s, SOL_SOCKET, SO_ERROR, &value, &len));
+    EQ(value, ETIMEDOUT);
+    FAILS(write(s, "x", 1), EPIPE);
+    EQ(read(s, buf, 1), 0);
+    OK(fcntl(r, F_SETFL, O_NONBLOCK));
+    CHECK(read(r, buf, 100) > 0);
+    ssize_t n;
+    while ((n = read(r, buf, sizeof buf)) > 0) {}
+    CHECK(n == -1 && errno == ECONNRESET);
+}
+TEST(tcp_user_timeout_of_a_slow_reader) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int l = OK(socket(AF_INET, SOCK_STREAM, 0)), timeout_ms = 5000;
+    OK(bind(l, (void *)&a, sizeof a));
+    OK(listen(l, 1));
+    OK(getsockname(l, (void *)&a, &len));
+    int s = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(connect(s, (void *)&a, sizeof a));
+    int r = OK(accept(l, NULL, NULL));
+    OK(setsockopt(s, IPPROTO_TCP, 18, &timeout_ms, sizeof timeout_ms));
+    OK(fcntl(s, F_SETFL, O_NONBLOCK));
+    static char buf[1 << 20];
+    while (write(s, buf, sizeof buf) > 0) {}
+    CHECK(errno == EAGAIN);
+    long got = 0;
+    while (got < 1 << 16) got += OK(read(r, buf, 1 << 16));
+    struct pollfd p = {s, POLLIN, 0};
+    EQ(poll(&p, 1, 200), 0);
+}

@@ -172,6 +172,36 @@ tagged! {
             /// Any directory or regular file of the file system.
             node: Handle,
         },
+        /// FS_IOC_GETFLAGS: four bytes, the least significant first. `Data`.
+        22 GetFlags {
+            /// A directory or regular file.
+            node: Handle,
+        },
+        /// FS_IOC_SETFLAGS. `Done`.
+        23 SetFlags {
+            /// A directory or regular file.
+            node: Handle,
+            /// `FS_*_FL`.
+            flags: u32,
+        },
+        /// cachestat(2): five numbers of eight bytes, the least significant first. `Data`.
+        24 CacheStat {
+            /// A regular file.
+            node: Handle,
+            /// From which byte on.
+            offset: u64,
+            /// How many bytes; 0 for all that follow.
+            len: u64,
+        },
+        /// Which pages are in memory: a byte for each, 1 for those. `Data`.
+        25 Cached {
+            /// A regular file.
+            node: Handle,
+            /// From which byte on, a multiple of the page size.
+            offset: u64,
+            /// How many pages, 4096 at most.
+            pages: u32,
+        },
     }
 }
 

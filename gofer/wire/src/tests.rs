@@ -64,6 +64,10 @@ fn requests() -> Vec<Request<'static>> {
         Request::ListXattr { node },
         Request::RemoveXattr { node, name: name() },
         Request::Fsync { node },
+        Request::GetFlags { node },
+        Request::SetFlags { node, flags: 0x40 },
+        Request::CacheStat { node, offset: 1, len: 2 },
+        Request::Cached { node, offset: 4096, pages: 2 },
         Request::Close { nodes: vec![node, Handle(3)] },
     ]
 }

@@ -236,6 +236,8 @@ bitflags::bitflags! {
         const NOREPLACE = 1;
         /// The two names change places.
         const EXCHANGE = 2;
+        /// The old name becomes overlayfs's whiteout.
+        const WHITEOUT = 4;
     }
 
     /// `XATTR_*` of setxattr(2).

@@ -1,11 +1,13 @@
 //! UNSAFE: host calls that neither rustix nor nix offers, and small helpers around errors.
 
+mod cache;
 pub mod cpu;
 pub mod inet;
 mod rest;
 pub(crate) mod seccomp;
 mod vdso;
 
+pub use cache::cachestat;
 pub use rest::rest;
 pub use vdso::{Vdso, vdso, vdso_bytes};
 

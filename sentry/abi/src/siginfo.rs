@@ -27,6 +27,8 @@ pub mod code {
     pub const BUS_ADRERR: i32 = 2;
     /// A seccomp filter said RET_TRAP.
     pub const SYS_SECCOMP: i32 = 1;
+    /// The thread itself asked for it (PR_SET_SYSCALL_USER_DISPATCH).
+    pub const SYS_USER_DISPATCH: i32 = 2;
     /// Child exited.
     pub const CLD_EXITED: i32 = 1;
     /// Child was killed.

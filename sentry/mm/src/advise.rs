@@ -3,6 +3,7 @@
 use crate::fault::{Bad, Populate};
 use crate::frames::FrameRange;
 use crate::manager::{Change, MemoryManager};
+use crate::report::AreaInfo;
 use crate::segs::{Home, Seg};
 use crate::vma::{Mapped, Vma, VmaFlags, VmaName};
 use abi::{AddrRange, Errno, PAGE_SIZE, SysResult, UserAddr};
@@ -280,8 +281,65 @@ impl MemoryManager {
         if covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
-    /// mincore(2): one byte for each page, 1 when it is in memory. `ENOMEM` when part is not mapped.
-    pub fn mincore(&self, addr: UserAddr, len: u64) -> SysResult<Vec<u8>> {
+    /// mincore(2): one byte for each page, 1 when it is in memory, mapped or not. Of files that `may_ask` refuses, all
+    /// are. `ENOMEM` when part is not mapped.
+    pub fn mincore(
+        &self,
+        addr: UserAddr,
+        len: u64,
+        may_ask: &dyn Fn(&AreaInfo) -> bool,
+    ) -> SysResult<Vec<u8>> {
+        let mut answer = self.present(addr, len)?;
+        let start = addr.raw();
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let range = AddrRange::new(start, start.saturating_add(len)).unwrap_or_default();
+        let files: Vec<(Arc<Mapped>, AreaInfo, AddrRange, u64)> = {
+            let layout = self.layout.read();
+            let parts = layout.overlapping(range).filter_map(|vma| {
+                let part = vma.part(range);
+                let offset = part.offset_of(part.range.start());
+                let mapped = Arc::clone(&part.file.as_ref()?.mapped);
+                Some((mapped, MemoryManager::info(vma), part.range, offset))
+            });
+            parts.collect()
+        };
+        for (mapped, area, part, offset) in files {
+            let first = usize::try_from((part.start() - start) / PAGE_SIZE).unwrap_or(usize::MAX);
+            let count = usize::try_from(part.len().div_ceil(PAGE_SIZE)).unwrap_or(usize::MAX);
+            let Some(bytes) = answer.get_mut(first..first.saturating_add(count)) else { continue };
+            if !may_ask(&area) {
+                bytes.fill(1);
+                continue;
+            }
+            let mut cached = vec![0; bytes.len()];
+            if mapped.object().cached(offset, &mut cached).is_ok() {
+                let own = self.private_pages(part);
+                for ((byte, cached), own) in bytes.iter_mut().zip(cached).zip(own) {
+                    *byte = if own { *byte } else { cached };
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Which pages of a range are private ones, with a home of their own.
+    fn private_pages(&self, range: AddrRange) -> Vec<bool> {
+        let count = usize::try_from(range.len().div_ceil(PAGE_SIZE)).unwrap_or(0);
+        let mut own = vec![false; count];
+        let pages = self.pages.read();
+        for seg in pages.overlapping(range) {
+            let seg = seg.part(range);
+            let first = usize::try_from((seg.range.start() - range.start()) / PAGE_SIZE).unwrap_or(0);
+            let len = usize::try_from(seg.range.len() / PAGE_SIZE).unwrap_or(0);
+            if let (Home::Frames(_), Some(part)) = (&seg.home, own.get_mut(first..first + len)) {
+                part.fill(true);
+            }
+        }
+        own
+    }
+
+    /// One byte for each page, 1 when it is mapped and in memory. `ENOMEM` when part is not mapped.
+    pub fn present(&self, addr: UserAddr, len: u64) -> SysResult<Vec<u8>> {
         if len == 0 && addr.is_page_aligned() {
             return Ok(Vec::new());
         }

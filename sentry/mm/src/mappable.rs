@@ -76,6 +76,11 @@ pub trait Mappable: Send + Sync {
     fn inherit_shared_write(&self) {}
     /// Undoes one successful `map_shared_write`, or an `inherit_shared_write`.
     fn unmap_shared_write(&self) {}
+    /// Sets the byte of each page from `offset` on that is in memory, mapped or not (mincore(2)), to 1 and of the
+    /// others to 0; `EOPNOTSUPP` when it does not know. Called without any lock of mm.
+    fn cached(&self, _offset: u64, _pages: &mut [u8]) -> SysResult<()> {
+        Err(abi::Errno::EOPNOTSUPP)
+    }
     /// msync(2) of a range to stable storage.
     fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {
         Ok(())

@@ -73,7 +73,7 @@ impl MemoryManager {
     /// Where the page at `addr` is.
     #[must_use]
     pub fn page_state(&self, addr: UserAddr) -> PageState {
-        match self.mincore(addr.page_floor(), PAGE_SIZE) {
+        match self.present(addr.page_floor(), PAGE_SIZE) {
             Err(_) => PageState::Unmapped,
             Ok(answer) if answer.first().is_some_and(|byte| *byte & 1 != 0) => PageState::Present,
             Ok(_) => PageState::Absent,

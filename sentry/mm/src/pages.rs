@@ -610,6 +610,15 @@ impl Mappable for FilePages {
             _ => Err(Errno::ENOSPC),
         }
     }
+    fn cached(&self, offset: u64, pages: &mut [u8]) -> SysResult<()> {
+        let data = self.data.lock();
+        for (index, page) in (0_u64..).zip(pages) {
+            let at = offset.saturating_add(index * PAGE_SIZE);
+            let frame = data.at(at).map(|(start, extent)| extent.frame + (floor(at) - start));
+            *page = u8::from(frame.is_some_and(|frame| self.frames.memory().resident(frame, PAGE_SIZE) > 0));
+        }
+        Ok(())
+    }
     fn mapped(&self, space: &Weak<dyn Invalidate>) {
         let mut data = self.data.lock();
         match data.mappers.iter_mut().find(|(known, _)| known.ptr_eq(space)) {

@@ -63,7 +63,7 @@ impl Usage {
 }
 
 impl MemoryManager {
-    fn info(vma: &Vma) -> AreaInfo {
+    pub(crate) fn info(vma: &Vma) -> AreaInfo {
         let mapped = vma.file.as_ref().map(|file| &file.mapped);
         AreaInfo {
             range: vma.range,

@@ -274,6 +274,12 @@ impl StreamInbox {
             urgent: state.urgent.is_some_and(|urgent| !urgent.taken),
         }
     }
+    /// Whether not one more byte fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        state.ring.len() >= state.limit
+    }
     /// SO_OOBINLINE.
     pub fn set_inline(&self, inline: bool) {
         self.state.lock().inline = inline;

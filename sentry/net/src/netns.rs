@@ -11,8 +11,8 @@ use crate::socket::SocketFile;
 use crate::unix::UnixSocket;
 use abi::{Errno, SysResult, UserAddr, ioctl};
 use lock::Ranked;
-use lock::order::NetStack;
-use std::collections::HashMap;
+use lock::order::{Leaf, NetStack};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -185,6 +185,8 @@ pub struct NetNs {
     pub ping_groups: [AtomicU32; 2],
     /// `net.unix.max_dgram_qlen`.
     pub unix_queue: AtomicU32,
+    /// Values of /proc/sys/net that were set here, by path.
+    pub sysctl: Ranked<Leaf, BTreeMap<String, String>>,
 }
 
 impl std::fmt::Debug for NetNs {
@@ -194,6 +196,12 @@ impl std::fmt::Debug for NetNs {
 }
 
 impl NetNs {
+    /// The number at `index` of a value of /proc/sys that was set here; `None` leaves what it is by default.
+    pub(crate) fn sysctl(&self, path: &str, index: usize) -> Option<i32> {
+        let sysctl = self.sysctl.lock();
+        let number = sysctl.get(path)?.split_ascii_whitespace().nth(index)?.parse::<i64>().ok()?;
+        Some(i32::try_from(number).unwrap_or(i32::MAX))
+    }
     /// A namespace with `lo` only, up.
     #[must_use]
     pub fn new(ino: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNs> {
@@ -234,6 +242,7 @@ impl NetNs {
             unprivileged_port: AtomicU32::new(1024),
             ping_groups: [AtomicU32::new(1), AtomicU32::new(0)],
             unix_queue: AtomicU32::new(10),
+            sysctl: Ranked::default(),
         })
     }
     pub(crate) fn note_socket(&self, file: &Arc<SocketFile>) {

@@ -11,7 +11,7 @@ use abi::{Errno, SysResult};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vfs::synthetic::{Directory, Listed, Node, SynthFs, WriteText};
-use vfs::{Caller, DentryHint, FileSystem, FsType, MountRequest, Owner};
+use vfs::{Caller, DentryHint, FileSystem, FsType, MountRequest, OpenFile, Owner};
 
 const MAGIC: u64 = 0x6367_7270;
 /// Keys of files stand below those of groups.
@@ -343,12 +343,8 @@ fn enter(view: &View, write: &WriteText<'_>, by: &Caller<'_>) -> SysResult<()> {
     let ns = caller.published.lock().pid.ns().cloned().ok_or(Errno::ESRCH)?;
     let task = Subject::find(&view.kernel, &ns, number).ok_or(Errno::ESRCH)?.task()?;
     // Into another container's tree, or out of it, nothing leads.
-    let mut top = Arc::clone(&view.group);
-    while let Some(up) = top.parent() {
-        top = up;
-    }
     let from = task.process.cgroup.lock().clone();
-    if !from.is_none_or(|from| top.holds(&from)) {
+    if !from.is_none_or(|from| view.group.top().holds(&from)) {
         return Err(Errno::EACCES);
     }
     view.group.enter(&task)
@@ -524,7 +520,29 @@ impl View {
     }
 }
 
+/// The group that an open directory of cgroup2 stands for (CLONE_INTO_CGROUP): `EBADF` for any other file,
+/// `ENOENT` when it was removed.
+/// The caller needs what writing to its `cgroup.procs` needs.
+pub fn group_of(kernel: &Kernel, file: &OpenFile, by: &Caller<'_>) -> SysResult<Arc<Cgroup>> {
+    let directory = vfs::synthetic::directory_of(file).ok_or(Errno::EBADF)?;
+    let view = directory.as_any().and_then(|any| any.downcast_ref::<View>()).ok_or(Errno::EBADF)?;
+    if view.group.dead.load(Ordering::Relaxed) {
+        return Err(Errno::ENOENT);
+    }
+    if let Some(at) = file.location() {
+        vfs::perm::check(at, vfs::Access::WRITE, by)?;
+    }
+    let from = reader(kernel, by).and_then(|task| task.process.cgroup.lock().clone());
+    if !from.is_none_or(|from| view.group.top().holds(&from)) {
+        return Err(Errno::EACCES);
+    }
+    Ok(Arc::clone(&view.group))
+}
+
 impl Directory for View {
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Node> {
         if let Some(file) =
             FILES.iter().find(|file| file.name.as_bytes() == name && exists(file, &self.group))
@@ -587,10 +605,6 @@ impl FsType for CgroupType {
     }
     fn mount(&self, request: &MountRequest<'_>) -> SysResult<Arc<dyn FileSystem>> {
         let group = reader(&self.0, request.walk.by).and_then(|task| task.process.cgroup.lock().clone());
-        let mut top = group.ok_or(Errno::ENODEV)?;
-        while let Some(up) = top.parent() {
-            top = up;
-        }
-        Ok(filesystem(&self.0, &top))
+        Ok(filesystem(&self.0, &group.ok_or(Errno::ENODEV)?.top()))
     }
 }

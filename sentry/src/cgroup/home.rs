@@ -52,11 +52,7 @@ impl Cgroup {
     }
     /// Moves the stub of an address space to the container of this group.
     pub fn house(&self, kernel: &Kernel, mm: &MemoryManager) {
-        let mut top = self.me.upgrade();
-        while let Some(up) = top.as_ref().and_then(|group| group.parent()) {
-            top = Some(up);
-        }
-        let Some(top) = top else { return };
+        let Some(top) = self.me.upgrade().map(|me| me.top()) else { return };
         let (Some(doors), Some(back)) = (top.home.get(), kernel.bounds.common.0.get()) else { return };
         if let Some(pid) = mm.host_pid() {
             enter(doors, pid);

@@ -23,7 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-pub use files::{CgroupType, filesystem};
+pub use files::{CgroupType, filesystem, group_of};
 
 /// No limit.
 const NO_LIMIT: u64 = u64::MAX;
@@ -144,6 +144,14 @@ impl Cgroup {
     }
     fn parent(&self) -> Option<Arc<Cgroup>> {
         self.parent.as_ref().and_then(Weak::upgrade)
+    }
+    /// The root of its container.
+    fn top(self: &Arc<Cgroup>) -> Arc<Cgroup> {
+        let mut top = Arc::clone(self);
+        while let Some(up) = top.parent() {
+            top = up;
+        }
+        top
     }
     /// Its place below its container's root, as /proc/pid/cgroup shows it.
     #[must_use]
@@ -283,10 +291,7 @@ impl Cgroup {
         if name.contains(&b'\n') {
             return Err(Errno::EINVAL);
         }
-        let mut top = self.me.upgrade().ok_or(Errno::ENOENT)?;
-        while let Some(up) = top.parent() {
-            top = up;
-        }
+        let top = self.me.upgrade().ok_or(Errno::ENOENT)?.top();
         if self.depth() >= MAX_DEPTH || top.count() >= MAX_GROUPS {
             return Err(Errno::EAGAIN);
         }
@@ -309,15 +314,20 @@ impl Cgroup {
         drop(gone);
         Ok(())
     }
-    /// Moves a process into the group; the domain controllers forbid processes beside groups with
-    /// controllers.
-    fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
+    /// Whether a process may be put into the group: `ENODEV` when it is gone, `EBUSY` when it hands out
+    /// controllers, as the domain controllers forbid processes beside groups with controllers.
+    pub fn admits(&self) -> SysResult<()> {
         if self.dead.load(Ordering::Relaxed) {
             return Err(Errno::ENODEV);
         }
         if self.parent.is_some() && !self.offers().is_empty() {
             return Err(Errno::EBUSY);
         }
+        Ok(())
+    }
+    /// Moves a process into the group.
+    fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
+        self.admits()?;
         let old = task.process.cgroup.lock().replace(Arc::clone(self));
         if !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, self)) {
             self.hand_over(old.as_ref(), &task.process);

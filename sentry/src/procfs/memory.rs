@@ -76,13 +76,13 @@ pub(crate) fn place_of(area: &AreaInfo) -> Option<Location> {
 }
 
 /// One address space as one reader sees it.
-struct Shower {
-    mm: Arc<MemoryManager>,
+pub(super) struct Shower {
+    pub(super) mm: Arc<MemoryManager>,
     root: Option<Location>,
 }
 
 impl Shower {
-    fn new(subject: &Subject, by: &Caller<'_>) -> SysResult<Option<Shower>> {
+    pub(super) fn new(subject: &Subject, by: &Caller<'_>) -> SysResult<Option<Shower>> {
         let Some(mm) = memory_of(subject)? else { return Ok(None) };
         let reader = super::status::published_reader(&subject.kernel, by);
         let root = reader.and_then(|reader| reader.fs).map(|fs| fs.snapshot().root.clone());
@@ -100,7 +100,7 @@ impl Shower {
             }
         }
     }
-    fn name(&self, area: &AreaInfo) -> Option<Vec<u8>> {
+    pub(super) fn name(&self, area: &AreaInfo) -> Option<Vec<u8>> {
         let text = match place_of(area) {
             Some(place) => {
                 let root = self.root.as_ref().unwrap_or(&place);
@@ -111,7 +111,8 @@ impl Shower {
         };
         text.map(|text| escape(&text, b"\n")).or_else(|| area.name.text())
     }
-    fn line(&self, out: &mut Vec<u8>, area: &AreaInfo, by: &Caller<'_>) {
+    /// Device and inode number of what is mapped; zeroes for none.
+    pub(super) fn identity(&self, area: &AreaInfo, by: &Caller<'_>) -> (u64, u64) {
         let (mut dev, mut ino) = (area.id.dev, area.id.ino);
         if let Some(place) = place_of(area)
             && let Ok(inode) = place.inode()
@@ -119,7 +120,10 @@ impl Shower {
             dev = place.mount.sb.fs.dev();
             ino = inode.ino().or_else(|| inode.attr(by).ok().map(|attr| attr.ino)).unwrap_or(ino);
         }
-        area_line(out, area, (dev, ino), self.name(area).as_deref());
+        (dev, ino)
+    }
+    fn line(&self, out: &mut Vec<u8>, area: &AreaInfo, by: &Caller<'_>) {
+        area_line(out, area, self.identity(area, by), self.name(area).as_deref());
     }
 }
 

@@ -15,6 +15,8 @@ mod net;
 pub mod nsfs;
 mod pagemap;
 mod pids;
+mod procmap;
+mod protected;
 mod status;
 pub mod subject;
 pub mod sysctl;

@@ -46,7 +46,7 @@ fn words(mm: &MemoryManager, first: u64, count: u64) -> Vec<u8> {
         from = area.range.end();
         let backed = area.flags.contains(VmaFlags::SHARED) || area.id != mm::MappableId::default();
         let bits = PRESENT | SOFT_DIRTY | if backed { FILE_OR_SHARED } else { 0 };
-        let Ok(there) = mm.mincore(UserAddr::new(part.start()), part.len()) else { continue };
+        let Ok(there) = mm.present(UserAddr::new(part.start()), part.len()) else { continue };
         let skip = usize::try_from((part.start() - start) / PAGE_SIZE).unwrap_or(0);
         for (word, byte) in out.iter_mut().skip(skip).zip(there) {
             if byte & 1 != 0 {

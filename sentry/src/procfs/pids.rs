@@ -3,14 +3,14 @@
 
 use super::nsfs::NsHandle;
 use super::subject::{PtraceAccess, Scope, Subject, reader};
-use super::{ids, links, login, memory, mounts, net, pagemap, status};
+use super::{ids, links, login, memory, mounts, net, pagemap, procmap, status};
 use crate::kernel::Kernel;
 use crate::process::pid::PidNs;
 use abi::fs::{FileType, ModeBits, OpenFlags};
 use abi::{Errno, SysResult};
 use std::sync::Arc;
 use vfs::synthetic::{Directory, Listed, Node, Text, WriteText};
-use vfs::{Access, Caller, LinkTarget};
+use vfs::{Access, Caller, GuestMemory, LinkTarget};
 
 /// The numbered directories of a mount.
 pub(super) struct Processes {
@@ -296,6 +296,12 @@ impl Text for TaskText {
         match &self.entry.make {
             Make::Write(_, store) => store(&self.subject, write, by).map(|()| write.bytes.len()),
             _ => Err(Errno::EINVAL),
+        }
+    }
+    fn ioctl(&self, request: u32, arg: u64, memory: &dyn GuestMemory, by: &Caller<'_>) -> SysResult<u64> {
+        match (self.entry.name, request) {
+            ("maps", procmap::PROCMAP_QUERY) => procmap::query(&self.subject, arg, memory, by),
+            _ => Err(Errno::ENOTTY),
         }
     }
     fn can_poll(&self) -> bool {

@@ -83,10 +83,6 @@ static VALUES: &[Value] = &[
     int("fs/overflowuid", 0, 65535, "65534"),
     n("fs/pipe-user-pages-hard", "0"),
     n("fs/pipe-user-pages-soft", "16384"),
-    int("fs/protected_fifos", 0, 2, "1"),
-    flag("fs/protected_hardlinks", "1"),
-    int("fs/protected_regular", 0, 2, "2"),
-    flag("fs/protected_symlinks", "1"),
     int("fs/suid_dumpable", 0, 2, "0"),
     fixed("kernel/arch", "x86_64"),
     int("kernel/auto_msgmni", 0, 1, "0"),
@@ -308,15 +304,14 @@ impl Sysctl {
     /// Sets a value, dots or slashes as separators (sysctl of an OCI bundle): `ENOENT`, `EINVAL`.
     pub fn set(&self, name: &str, text: &str) -> SysResult<()> {
         let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-        let kind = VALUES.iter().find(|value| value.path == path).map(|value| value.kind);
-        self.store(&path, kind.ok_or(Errno::ENOENT)?, text)
+        set_known(&self.0, &path, text)
     }
-    fn store(&self, path: &str, kind: Kind, text: &str) -> SysResult<()> {
-        let old = self.get(path).unwrap_or_default();
-        let value = check(kind, &old, text)?;
-        self.0.lock().insert(path.to_owned(), value);
-        Ok(())
-    }
+}
+
+/// `ENOENT` when there is no such name.
+fn set_known(values: &Values, path: &str, text: &str) -> SysResult<()> {
+    let known = VALUES.iter().find(|value| value.path == path).ok_or(Errno::ENOENT)?;
+    store(values, (path, known.default), known.kind, text)
 }
 
 /// The new value in the shape it is shown in.
@@ -349,6 +344,21 @@ fn check(kind: Kind, old: &str, text: &str) -> SysResult<String> {
     }
 }
 
+/// Where values lie that were set.
+type Values = Ranked<Leaf, BTreeMap<String, String>>;
+
+/// Those of the network are the caller's namespace's.
+fn with_place<T>(kernel: &Kernel, path: &str, by: &Caller<'_>, act: impl FnOnce(&Values) -> T) -> T {
+    if path.starts_with("net/") { act(&net_of(kernel, by).sysctl) } else { act(&kernel.sysctl.0) }
+}
+
+fn store(values: &Values, (path, default): (&str, &str), kind: Kind, text: &str) -> SysResult<()> {
+    let old = values.lock().get(path).cloned().unwrap_or_else(|| default.to_owned());
+    let value = check(kind, &old, text)?;
+    values.lock().insert(path.to_owned(), value);
+    Ok(())
+}
+
 fn perm_of(kind: Kind) -> ModeBits {
     if kind == Kind::Fixed { 0o444 } else { 0o644 }
 }
@@ -366,19 +376,21 @@ fn parent(root: &Arc<SynthInode>, path: &'static str) -> (Arc<SynthInode>, &'sta
 
 fn stored(kernel: &Arc<Kernel>, path: String, kind: Kind, default: String) -> Node {
     let (reader, writer) = (Arc::clone(kernel), Arc::clone(kernel));
-    let shown = path.clone();
-    let read = move |_: &Caller<'_>| {
-        let value = reader.sysctl.0.lock().get(&shown).cloned().unwrap_or_else(|| default.clone());
+    let (shown, usual) = (path.clone(), default.clone());
+    let read = move |by: &Caller<'_>| {
+        let set = with_place(&reader, &shown, by, |values| values.lock().get(&shown).cloned());
+        let value = set.unwrap_or_else(|| default.clone());
         Ok(format!("{value}\n").into_bytes())
     };
     if kind == Kind::Fixed {
         return Node::text(0o444, read);
     }
-    let write = move |write: &WriteText<'_>, _: &Caller<'_>| {
+    let write = move |write: &WriteText<'_>, by: &Caller<'_>| {
         if write.offset != 0 {
             return Ok(write.bytes.len());
         }
-        writer.sysctl.store(&path, kind, write.text()?)?;
+        let text = write.text()?;
+        with_place(&writer, &path, by, |values| store(values, (&path, &usual), kind, text))?;
         Ok(write.bytes.len())
     };
     Node::text_rw(perm_of(kind), read, write)
@@ -525,9 +537,10 @@ pub fn apply(kernel: &Kernel, ns: &NsProxy, name: &str, text: &str) -> SysResult
             Ok(())
         }
         _ if path.starts_with("net/ipv4/conf/") || path.starts_with("net/ipv6/conf/") => {
-            kernel.sysctl.store(&path, Kind::Number(-1, 255), text)
+            store(&net.sysctl, (&path, "0"), Kind::Number(-1, 255), text)
         }
-        _ => kernel.sysctl.set(&path, text),
+        _ if path.starts_with("net/") => set_known(&net.sysctl, &path, text),
+        _ => super::protected::set(&path, text).unwrap_or_else(|| kernel.sysctl.set(&path, text)),
     }
 }
 
@@ -678,6 +691,7 @@ pub(super) fn build(kernel: &Arc<Kernel>, root: &Arc<SynthInode>) {
             Ok(format!("{open}\t0\t{max}\n").into_bytes())
         }),
     );
+    super::protected::build(&root.dir("fs"));
     root.dir("fs").dir("binfmt_misc");
     root.dir("fs").add("aio-nr", computed(kernel, |kernel, _| Ok(number(kernel.files.aio.count()))));
     root.dir("fs").add(

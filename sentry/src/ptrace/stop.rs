@@ -6,6 +6,7 @@ use crate::process::WaitStatus;
 use crate::process::pid::Pid;
 use crate::seccomp::Verdict;
 use crate::signal::send::{self, Force};
+use crate::signal::user_dispatch;
 use crate::task::{Cx, RunMode, StartEvent, Work};
 use abi::process::CloneFlags;
 use abi::ptrace::{TraceOptions, event};
@@ -171,8 +172,11 @@ fn call_stop(cx: &mut Cx<'_>, kind: StopKind) {
     }
 }
 
-/// Before a call: the tracer, then seccomp.
+/// Before a call: the thread's own dispatch, the tracer, then seccomp.
 pub fn enter_call(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> Verdict {
+    if user_dispatch::check(cx, call) != Verdict::Make {
+        return Verdict::Skip;
+    }
     if !cx.shared.is_traced() && cx.owned.seccomp.is_some() {
         return crate::seccomp::check(cx, call);
     }
@@ -187,7 +191,7 @@ pub fn enter_call(cx: &mut Cx<'_>, call: &mut SyscallArgs) -> Verdict {
     }
     if cx.owned.seccomp.is_none() {
         if mode.is_none() {
-            cx.owned.watched = false;
+            cx.owned.look_at_calls(cx.shared);
         }
         return Verdict::Make;
     }
@@ -221,7 +225,7 @@ pub fn leave_call(cx: &mut Cx<'_>) {
 /// PTRACE_INTERRUPT, PTRACE_ATTACH, or a tracer that came or went.
 pub fn interrupt_stop(cx: &mut Cx<'_>) {
     let state = cx.shared.trace.lock().as_ref().map(|trace| trace.seized);
-    cx.owned.watched = state.is_some() || cx.owned.seccomp.is_some();
+    cx.owned.look_at_calls(cx.shared);
     if state.is_none() {
         cx.owned.debug = None;
     }

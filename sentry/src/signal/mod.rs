@@ -11,6 +11,7 @@ pub mod send;
 pub mod sigio;
 mod source;
 pub mod terminal;
+pub mod user_dispatch;
 
 pub use handlers::{Disposition, SignalHandlers};
 pub use pending::Pending;

@@ -285,7 +285,7 @@ syscalls! {
     154 system::absent::modify_ldt() Absent "ENOSYS";
     155 fs::mount::pivot_root(new_root: UserCStr, put_old: UserCStr) Full;
     156 system::absent::_sysctl() Absent "ENOSYS";
-    157 security::prctl::prctl(option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) Partial "PR_SET_TSC cannot refuse, PR_SCHED_CORE and PR_SET_SYSCALL_USER_DISPATCH are EINVAL";
+    157 security::prctl::prctl(option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) Partial "PR_SET_TSC cannot refuse, PR_SCHED_CORE is EINVAL";
     158 security::arch::arch_prctl(code: u32, addr: UserAddr) Partial "CPUID faulting is EINVAL";
     159 system::admin::adjtimex(buf: UserPtr<Timex>) Partial "the clock cannot be adjusted: EPERM";
     160 system::limits::setrlimit(resource: u32, new: UserPtr<Rlimit>) Full;
@@ -468,13 +468,13 @@ syscalls! {
     426 system::absent::io_uring_enter() Absent "ENOSYS";
     427 system::absent::io_uring_register() Absent "ENOSYS";
     428 fs::mountfd::open_tree(dirfd: DirFd, path: UserCStr, flags: u32) Full;
-    429 fs::mountfd::move_mount(from_dir: DirFd, from: UserCStr, to_dir: DirFd, to: UserCStr, flags: u32) Partial "MOVE_MOUNT_SET_GROUP and MOVE_MOUNT_BENEATH are EINVAL";
+    429 fs::mountfd::move_mount(from_dir: DirFd, from: UserCStr, to_dir: DirFd, to: UserCStr, flags: u32) Partial "MOVE_MOUNT_SET_GROUP is EINVAL";
     430 fs::mountfd::fsopen(name: UserCStr, flags: u32) Full;
     431 fs::mountfd::fsconfig(fd: Fd, command: u32, key: UserCStr, value: UserAddr, aux: i32) Partial "only flags and strings as parameters";
     432 fs::mountfd::fsmount(fd: Fd, flags: u32, attr: u32) Full;
     433 fs::mountfd::fspick(dirfd: DirFd, path: UserCStr, flags: u32) Full;
     434 process::pidfd::pidfd_open(pid: i32, flags: u32) Full;
-    435 process::clone::clone3(args: UserAddr, size: usize) Partial "CLONE_INTO_CGROUP is EOPNOTSUPP";
+    435 process::clone::clone3(args: UserAddr, size: usize) Full;
     436 fs::open::close_range(first: u32, last: u32, flags: u32) Full;
     437 fs::open::openat2(dirfd: DirFd, path: UserCStr, how: UserAddr, size: usize) Full;
     438 process::pidfd::pidfd_getfd(fd: Fd, target: Fd, flags: u32) Full;

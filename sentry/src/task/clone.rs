@@ -1,8 +1,9 @@
 //! New threads and processes: clone(2), clone3(2), fork(2), vfork(2).
 
 use super::{Cx, FsContext, OwnedSignal, Personal, Registered, TaskOwned, TaskShared, TimerSlack, Work, run};
+use crate::cgroup::Cgroup;
 use crate::files::FdTable;
-use crate::namespace::NsProxy;
+use crate::namespace::ChildPlan;
 use crate::process::pid::{Pid, PidNs};
 use crate::process::tree::Node;
 use crate::process::{Process, freezer, limits::Resource};
@@ -33,6 +34,8 @@ pub struct CloneRequest {
     pub pidfd: UserAddr,
     /// Wanted ids, innermost namespace first (clone3 set_tid).
     pub set_tid: Vec<u32>,
+    /// CLONE_INTO_CGROUP.
+    pub cgroup: Option<Arc<Cgroup>>,
 }
 
 /// What a vfork parent sleeps on.
@@ -82,8 +85,8 @@ pub fn clone_task(cx: &mut Cx<'_>, request: &CloneRequest) -> CallResult<u32> {
     }
     let plan = crate::namespace::for_clone(cx, flags)?;
     let pid = allocate(&plan.proxy.pid_for_children, &request.set_tid, cx)?;
-    let process = process_of(cx, flags, &pid)?;
-    let mut owned = copy_owned(cx, request, plan.proxy, plan.cred, Arc::clone(&pid))?;
+    let process = process_of(cx, request, &pid)?;
+    let mut owned = copy_owned(cx, request, plan, &process, Arc::clone(&pid))?;
     let context = new_context(cx, &owned, request)?;
     let latch = flags.contains(CloneFlags::VFORK).then(|| {
         let latch = Arc::new(VforkLatch::default());
@@ -137,9 +140,19 @@ fn allocate(ns: &Arc<PidNs>, wanted: &[u32], cx: &Cx<'_>) -> SysResult<Arc<Pid>>
     Pid::allocate(ns, wanted)
 }
 
-fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<Process>> {
-    let group = cx.shared.process.cgroup.lock().clone();
-    if let Some(group) = group {
+fn process_of(cx: &Cx<'_>, request: &CloneRequest, pid: &Arc<Pid>) -> SysResult<Arc<Process>> {
+    let flags = request.flags;
+    let own = cx.shared.process.cgroup.lock().clone();
+    if let Some(wanted) = &request.cgroup {
+        let same = own.as_ref().is_some_and(|own| Arc::ptr_eq(own, wanted));
+        if flags.contains(CloneFlags::THREAD) && !same {
+            // A process is in one group as a whole.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        wanted.admits()?;
+    }
+    let group = request.cgroup.clone().or(own);
+    if let Some(group) = &group {
         group.check_fork(cx.kernel())?;
     }
     let parent = &cx.shared.process;
@@ -165,7 +178,6 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
     // A process that runs in its parent's memory is not alone in it.
     let beside = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
     process.marks.shares_memory.store(beside, Ordering::Relaxed);
-    let group = parent.cgroup.lock().clone();
     if let Some(group) = &group {
         process.marks.frozen_by_group.store(group.is_held(), Ordering::SeqCst);
     }
@@ -179,11 +191,12 @@ fn process_of(cx: &Cx<'_>, flags: CloneFlags, pid: &Arc<Pid>) -> SysResult<Arc<P
 fn copy_owned(
     cx: &mut Cx<'_>,
     request: &CloneRequest,
-    ns: Arc<NsProxy>,
-    cred: Arc<vfs::Credentials>,
+    plan: ChildPlan,
+    process: &Process,
     pid: Arc<Pid>,
 ) -> SysResult<TaskOwned> {
     let flags = request.flags;
+    let ChildPlan { proxy: ns, cred } = plan;
     let registers = cx.context.registers();
     let stack = if request.stack == 0 { registers.rsp } else { request.stack };
     let hot = [stack, registers.fs_base];
@@ -192,7 +205,7 @@ fn copy_owned(
         Arc::clone(&parent.mm)
     } else {
         let mm = parent.mm.fork(&hot)?;
-        let group = cx.shared.process.cgroup.lock().clone();
+        let group = process.cgroup.lock().clone();
         if let Some(group) = group {
             group.house(cx.kernel(), &mm);
         }
@@ -245,7 +258,7 @@ fn copy_owned(
         signal: OwnedSignal::new(handlers, altstack),
         registered,
         no_new_privs: parent.no_new_privs,
-        personal: Personal { keys, timer_slack, ..parent.personal.clone() },
+        personal: Personal { keys, timer_slack, user_dispatch: None, ..parent.personal.clone() },
         debug: None,
         seccomp: parent.seccomp.clone(),
         epoll_events: Vec::new(),

@@ -110,6 +110,8 @@ pub fn exec(cx: &mut Cx<'_>, request: ExecRequest) -> CallResult<()> {
     drop(timers);
     cx.owned.cred = cred;
     cx.owned.personal.keys = cx.owned.personal.keys.for_process();
+    cx.owned.personal.user_dispatch = None;
+    cx.owned.look_at_calls(cx.shared);
     cx.owned.publish(cx.shared);
     super::local_answers(cx);
     for file in closed {

@@ -11,6 +11,7 @@ use crate::process::pid::Pid;
 use crate::seccomp::Filters;
 use crate::signal::SignalHandlers;
 use crate::signal::frame::FaultDetail;
+use crate::signal::user_dispatch::UserDispatch;
 use abi::UserAddr;
 use abi::siginfo::StackT;
 use abi::signal::SigSet;
@@ -43,7 +44,7 @@ pub struct TaskOwned {
     pub no_new_privs: bool,
     /// Set by exit(2): the loop ends.
     pub leaving: Option<WaitStatus>,
-    /// A tracer or a seccomp filter looks at calls.
+    /// A tracer, a seccomp filter or the thread itself looks at calls.
     pub watched: bool,
     /// The call is made again after an interruption without a handler.
     pub restarting: bool,
@@ -80,6 +81,8 @@ pub struct Personal {
     pub io_flusher: bool,
     /// set_mempolicy(2).
     pub node_policy: mm::NodePolicy,
+    /// PR_SET_SYSCALL_USER_DISPATCH.
+    pub user_dispatch: Option<UserDispatch>,
 }
 
 /// How late timers of a thread may be: a value that reads back, as the host keeps the timers.
@@ -166,6 +169,10 @@ impl TaskOwned {
     #[must_use]
     pub fn comm_text(&self) -> String {
         comm_text(&self.comm)
+    }
+    /// Works out anew who looks at the thread's calls.
+    pub fn look_at_calls(&mut self, shared: &TaskShared) {
+        self.watched = shared.is_traced() || self.seccomp.is_some() || self.personal.user_dispatch.is_some();
     }
     /// What others are shown.
     #[must_use]

@@ -4,6 +4,7 @@ use crate::attr::{Attr, AttrChange, FsStat, SetTime};
 use crate::caller::Caller;
 use crate::cred::{Capabilities, Credentials, Kgid, Kuid};
 use crate::inode::{LinkTarget, XattrFlags};
+use crate::inode_flags;
 use crate::inode_state;
 use crate::locks::{LockKind, LockWait};
 use crate::mount::{Location, MountFlags};
@@ -38,6 +39,7 @@ pub fn chmod(at: &Location, mode: ModeBits, by: &Caller<'_>) -> SysResult<()> {
     if inode.kind() == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
     }
+    inode_flags::may_change(inode)?;
     let attr = inode.attr(by)?;
     if !owner_or_capable(by.cred, &attr) {
         return Err(Errno::EPERM);
@@ -56,6 +58,7 @@ pub fn chmod(at: &Location, mode: ModeBits, by: &Caller<'_>) -> SysResult<()> {
 pub fn chown(at: &Location, uid: Option<Kuid>, gid: Option<Kgid>, by: &Caller<'_>) -> SysResult<()> {
     at.mount.check_writable()?;
     let inode = at.inode()?;
+    inode_flags::may_change(inode)?;
     let attr = inode.attr(by)?;
     let capable = capable_over(by.cred, &attr, Capabilities::CHOWN);
     let owns = by.cred.fsuid == attr.uid;
@@ -108,8 +111,13 @@ pub fn utimens(
     at.mount.check_writable()?;
     let inode = at.inode()?;
     let attr = inode.attr(by)?;
+    let both_now = matches!((atime, mtime), (Some(SetTime::Now), Some(SetTime::Now)));
+    if both_now {
+        inode_flags::may_write(inode)?;
+    } else {
+        inode_flags::may_change(inode)?;
+    }
     if !owner_or_capable(by.cred, &attr) {
-        let both_now = matches!((atime, mtime), (Some(SetTime::Now), Some(SetTime::Now)));
         if !both_now {
             return Err(Errno::EPERM);
         }
@@ -130,6 +138,7 @@ pub fn truncate(at: &Location, size: u64, by: &Caller<'_>) -> CallResult<()> {
     at.mount.check_writable()?;
     let inode = at.inode()?;
     perm::check_inode(inode, Access::WRITE, by)?;
+    inode_flags::may_change(inode)?;
     crate::landlock::check(at, crate::landlock::FsRight::TRUNCATE, by)?;
     if i64::try_from(size).is_err() {
         return Err(Errno::EINVAL.into());
@@ -233,6 +242,7 @@ fn xattr_checks(at: &Location, name: &[u8], what: Xattr, by: &Caller<'_>) -> Sys
     let inode = at.inode()?;
     if what == Xattr::Change {
         at.mount.check_writable()?;
+        inode_flags::may_change(inode)?;
     }
     if name.starts_with(b"security.") {
         if what == Xattr::Get {

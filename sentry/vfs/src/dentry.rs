@@ -31,6 +31,8 @@ pub struct Dentry {
     changes: Ranked<order::TreeDir, ()>,
     mounted: AtomicU32,
     dead: AtomicBool,
+    /// O_TMPFILE with O_EXCL.
+    nameless: bool,
     used: AtomicBool,
     slot: AtomicU32,
     key: std::sync::OnceLock<InodeKey>,
@@ -45,6 +47,15 @@ impl std::fmt::Debug for Dentry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Dentry({:?})", String::from_utf8_lossy(&self.name()))
     }
+}
+
+/// Whether link(2) may name an unnamed file later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Naming {
+    /// It may.
+    Allowed,
+    /// It stays without (O_TMPFILE with O_EXCL).
+    Never,
 }
 
 impl Dentry {
@@ -69,6 +80,7 @@ impl Dentry {
             changes: Ranked::new(()),
             mounted: AtomicU32::new(0),
             dead: AtomicBool::new(false),
+            nameless: false,
             used: AtomicBool::new(false),
             slot: AtomicU32::new(NO_SLOT),
             key: std::sync::OnceLock::new(),
@@ -303,10 +315,16 @@ impl Dentry {
     }
     /// A dentry below this directory that no name leads to (O_TMPFILE): dead from the start.
     #[must_use]
-    pub fn unnamed(self: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        let child = Dentry::build(Some(inode), Some(Arc::clone(self)), Arc::from(name), self.super_id);
+    pub fn unnamed(self: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>, later: Naming) -> Arc<Dentry> {
+        let mut child = Dentry::build(Some(inode), Some(Arc::clone(self)), Arc::from(name), self.super_id);
         child.dead.store(true, Ordering::Release);
+        child.nameless = later == Naming::Never;
         Arc::new(child)
+    }
+    /// Whether no name may ever be given to it.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.nameless
     }
     /// The file system renamed `child` of this directory to `name` of `dir`. Both are locked.
     pub fn moved(self: &Arc<Dentry>, child: &Arc<Dentry>, dir: &Arc<Dentry>, name: &[u8]) {

@@ -7,6 +7,7 @@ use crate::acl::Acl;
 use crate::attr::{Attr, AttrChange, FsStat};
 use crate::caller::Caller;
 use crate::file::FileOps;
+use crate::inode_flags::InodeFlags;
 use abi::fs::{FileType, ModeBits, OpenFlags};
 use abi::{Errno, SysResult};
 use std::any::Any;
@@ -108,6 +109,15 @@ pub trait FileSystem: Send + Sync {
     }
 }
 
+/// When a read changes the access time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Atime {
+    /// Always (MS_STRICTATIME).
+    Strict,
+    /// Where it is older than a change, or than a day (MS_RELATIME).
+    Relative,
+}
+
 /// A file system object.
 pub trait Inode: Send + Sync {
     /// For downcasts inside one file system (link, rename).
@@ -138,8 +148,8 @@ pub trait Inode: Send + Sync {
     fn access(&self, _want: crate::perm::Access, _by: &Caller<'_>) -> SysResult<()> {
         Ok(())
     }
-    /// The file was read through a mount that keeps access times; `relatime` rules are the inode's to apply.
-    fn touch_atime(&self) {}
+    /// The file was read through a mount that keeps access times; what `how` asks for is the inode's to find out.
+    fn touch_atime(&self, _how: Atime) {}
     /// The access control list, where there is one that says more than the mode.
     fn acl(&self, _by: &Caller<'_>) -> SysResult<Option<Acl>> {
         Ok(None)
@@ -220,6 +230,23 @@ pub trait Inode: Send + Sync {
     /// nodes are opened by the layer above, by type. O_TRUNC was done by `set_attr`.
     fn open(self: Arc<Self>, flags: OpenFlags, by: &Caller<'_>) -> SysResult<Arc<dyn FileOps>>;
 
+    /// cachestat(2): pages of a range (to the end with a `len` of 0) that are in memory, dirty, under writeback,
+    /// evicted, evicted not long ago. `EOPNOTSUPP` when it does not know.
+    fn cache_stat(&self, _offset: u64, _len: u64) -> SysResult<[u64; 5]> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// Inode flags; `ENOTTY` where the file system has none.
+    fn flags(&self, _by: &Caller<'_>) -> SysResult<InodeFlags> {
+        Err(Errno::ENOTTY)
+    }
+    /// Sets them; permission was checked. `EOPNOTSUPP` for those that it does not know.
+    fn set_flags(&self, _flags: InodeFlags, _by: &Caller<'_>) -> SysResult<()> {
+        Err(Errno::ENOTTY)
+    }
+    /// Of the flags those that forbid something, as far as this kernel has to see to it. Cheap.
+    fn protection(&self) -> InodeFlags {
+        InodeFlags::empty()
+    }
     /// Value of an extended attribute; `ENODATA`, `EOPNOTSUPP`.
     fn get_xattr(&self, _name: &[u8], _by: &Caller<'_>) -> SysResult<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)

@@ -20,6 +20,7 @@ pub mod fuse;
 pub mod handle;
 pub mod inode;
 
+pub mod inode_flags;
 pub mod inode_state;
 pub mod landlock;
 pub mod lease;
@@ -35,6 +36,7 @@ pub mod overlay;
 pub mod path;
 pub mod perm;
 pub mod propagation;
+pub mod protected;
 pub mod remote;
 pub mod sigio;
 pub mod synthetic;

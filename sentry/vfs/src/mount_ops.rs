@@ -194,6 +194,13 @@ pub fn attach(new: &Arc<Mount>, at: &Location, ns: &Arc<MountNamespace>) -> SysR
 /// (move_mount(2)). `EINVAL` when it is part of another.
 pub fn take_over(root: &Arc<Mount>) -> SysResult<()> {
     let change = mount::change();
+    let left = take_over_locked(root);
+    drop(change);
+    left.map(drop)
+}
+
+/// The namespace that is left behind takes the lock when it goes.
+fn take_over_locked(root: &Arc<Mount>) -> SysResult<Option<Arc<MountNamespace>>> {
     let ns = root.namespace();
     if let Some(ns) = &ns {
         if !ns.is_anonymous() || !Arc::ptr_eq(&ns.root(), root) {
@@ -205,8 +212,7 @@ pub fn take_over(root: &Arc<Mount>) -> SysResult<()> {
     for mount in root.subtree() {
         mount.set_namespace(&std::sync::Weak::new());
     }
-    drop(change);
-    Ok(())
+    Ok(ns)
 }
 
 /// A copy of a place (with `Depth::Tree`: of all mounts below it too) that hangs nowhere (open_tree(2)
@@ -248,16 +254,7 @@ pub fn move_mount(from: &Location, to: &Location, ns: &Arc<MountNamespace>) -> S
     let mut to = to.clone();
     to.enter_mounts();
     in_namespace(&to.mount, ns)?;
-    if !from.is_mount_root() || from.mount.locked.load(Ordering::Acquire) {
-        return Err(Errno::EINVAL);
-    }
-    let Some((parent, _)) = from.mount.above() else { return Err(Errno::EINVAL) };
-    if from.dentry.is_dir() != to.dentry.is_dir() {
-        return Err(Errno::ENOTDIR);
-    }
-    if parent.group().is_some() {
-        return Err(Errno::EINVAL);
-    }
+    may_leave(from, &to)?;
     if to.mount.group().is_some() && from.mount.subtree().iter().any(|m| m.is_unbindable()) {
         return Err(Errno::EINVAL);
     }
@@ -272,6 +269,61 @@ pub fn move_mount(from: &Location, to: &Location, ns: &Arc<MountNamespace>) -> S
     }
     from.mount.unhang();
     propagation::attach(&to.mount, &to.dentry, &from.mount)
+}
+
+/// Whether a mount may leave its place for another: `EINVAL`, `ENOTDIR`.
+fn may_leave(from: &Location, to: &Location) -> SysResult<()> {
+    if !from.is_mount_root() || from.mount.locked.load(Ordering::Acquire) {
+        return Err(Errno::EINVAL);
+    }
+    let Some((parent, _)) = from.mount.above() else { return Err(Errno::EINVAL) };
+    if from.dentry.is_dir() != to.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    if parent.group().is_some() { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// move_mount(2) with MOVE_MOUNT_BENEATH: `from`, attached or the root of a tree of its own, comes to lie between the
+/// mount whose root is `to` and what that covers. Nothing goes under `root`, the caller's.
+pub fn move_beneath(
+    from: &Location,
+    to: &Location,
+    root: &Location,
+    ns: &Arc<MountNamespace>,
+) -> SysResult<()> {
+    let mut _left = None;
+    let _change = mount::change();
+    in_namespace(&to.mount, ns)?;
+    let (parent, mountpoint) = to.mount.above().ok_or(Errno::EINVAL)?;
+    let covered = |place: &Location| place.mount.child_at(&place.dentry).is_some();
+    if !from.is_mount_root()
+        || !to.is_mount_root()
+        || covered(to)
+        || covered(from)
+        || to.mount.locked.load(Ordering::Acquire)
+        || Arc::ptr_eq(&to.mount, &root.mount)
+    {
+        return Err(Errno::EINVAL);
+    }
+    // Neither may lie below the other.
+    let is_below = |low: &Arc<Mount>, high: &Arc<Mount>| high.subtree().iter().any(|m| Arc::ptr_eq(m, low));
+    if is_below(&from.mount, &to.mount) {
+        return Err(Errno::EINVAL);
+    }
+    if is_below(&to.mount, &from.mount) {
+        return Err(Errno::ELOOP);
+    }
+    if from.mount.above().is_some() {
+        in_namespace(&from.mount, ns)?;
+        may_leave(from, to)?;
+        from.mount.unhang();
+    } else {
+        if from.dentry.is_dir() != to.dentry.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        _left = take_over_locked(&from.mount)?;
+    }
+    propagation::attach(&parent, &mountpoint, &from.mount)
 }
 
 /// MS_REMOUNT|MS_BIND: the flags of one mount.

@@ -3,8 +3,10 @@
 use crate::anon;
 use crate::attr::AttrChange;
 use crate::caller::Caller;
+use crate::dentry::Naming;
 use crate::file::{FileOps, OpenFile};
 use crate::inode::NewNode;
+use crate::inode_flags;
 use crate::inode_state;
 use crate::landlock::FsRight;
 use crate::locks::{LockKind, LockWait};
@@ -72,6 +74,13 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: OpenFlags, perm: ModeBits) -> C
                 if create && flags.contains(OpenFlags::EXCL) {
                     return Err(Errno::EEXIST.into());
                 }
+                if create && let Some(dir) = at.dentry.parent().filter(|_| !at.is_mount_root()) {
+                    crate::protected::may_open_found(
+                        &dir.inode()?.attr(walk.by)?,
+                        &at.inode()?.attr(walk.by)?,
+                        walk.by,
+                    )?;
+                }
                 return open_location(walk, at, flags);
             }
             Target::Missing(parent) if create => {
@@ -123,7 +132,8 @@ fn open_unnamed(walk: &Walk<'_>, path: &[u8], flags: OpenFlags, perm: ModeBits) 
     let (perm, owner) = new_owner(&attr, FileType::Regular, (perm, mask), walk.by);
     let inode = dir.inode()?.create_unnamed(perm, owner, walk.by)?;
     let name = format!("#{}", inode.attr(walk.by)?.ino);
-    let dentry = dir.dentry.unnamed(name.as_bytes(), inode);
+    let later = if flags.contains(OpenFlags::EXCL) { Naming::Never } else { Naming::Allowed };
+    let dentry = dir.dentry.unnamed(name.as_bytes(), inode, later);
     open_made(walk, dir.with(dentry), flags)
 }
 
@@ -163,6 +173,10 @@ pub fn open_location(walk: &Walk<'_>, at: Location, flags: OpenFlags) -> CallRes
         want |= Access::WRITE;
     }
     perm::check(&at, want, by)?;
+    let writes_anywhere = flags.writable() && !flags.contains(OpenFlags::APPEND);
+    if writes_anywhere || flags.contains(OpenFlags::TRUNC) {
+        inode_flags::may_change(at.inode()?)?;
+    }
     if flags.contains(OpenFlags::NOATIME) && !perm::owner_or_capable(by.cred, &at.inode()?.attr(by)?) {
         return Err(Errno::EPERM.into());
     }

@@ -6,6 +6,8 @@
 use crate::attr::{Attr, AttrChange, FsStat};
 use crate::caller::{Caller, Waitable};
 use crate::file::{DirSink, FileOps, Io, SeekFrom, SyncScope};
+use crate::inode::Atime;
+use crate::inode_flags::InodeFlags;
 use crate::inode_state::{self, InodeShared};
 use crate::locks::{self, LockOwner};
 use crate::mount::{Location, MountFlags};
@@ -218,6 +220,9 @@ impl OpenFile {
             return Err(Errno::EPERM);
         }
         let new = (old - OpenFlags::SETTABLE) | (wanted & OpenFlags::SETTABLE);
+        if (old - new).contains(OpenFlags::APPEND) && self.protection().contains(InodeFlags::APPEND) {
+            return Err(Errno::EPERM);
+        }
         self.ops.flags_changed(self, new)?;
         self.flags.store(new.bits(), Ordering::Relaxed);
         Ok(())
@@ -229,6 +234,10 @@ impl OpenFile {
         self.ops.flags_changed(self, new)?;
         self.flags.store(new.bits(), Ordering::Relaxed);
         Ok(())
+    }
+    fn protection(&self) -> InodeFlags {
+        let inode = self.location.as_ref().and_then(|at| at.inode().ok());
+        inode.map_or_else(InodeFlags::empty, |inode| inode.protection())
     }
     /// Who gets SIGIO.
     #[must_use]
@@ -346,14 +355,23 @@ impl OpenFile {
     }
     fn after_read(&self, n: usize, by: &Caller<'_>) {
         let Some(at) = &self.location else { return };
-        if n == 0 {
-            return;
+        if n > 0 {
+            self.accessed(at, by);
         }
+    }
+    fn accessed(&self, at: &Location, by: &Caller<'_>) {
+        let flags = at.mount.flags();
+        let mut never = MountFlags::NOATIME | MountFlags::RDONLY;
+        never.set(MountFlags::NODIRATIME, at.dentry.is_dir());
         if !self.flags().contains(OpenFlags::NOATIME)
-            && !at.mount.flags().intersects(MountFlags::NOATIME | MountFlags::RDONLY)
+            && !flags.intersects(never)
             && let Ok(inode) = at.inode()
         {
-            inode.touch_atime();
+            inode.touch_atime(if flags.contains(MountFlags::RELATIME) {
+                Atime::Relative
+            } else {
+                Atime::Strict
+            });
         }
         notify::event(&at.dentry, Mask::ACCESS, Some(by));
     }
@@ -541,6 +559,7 @@ impl OpenFile {
         let _busy = self.pos.lock();
         let end = self.ops.read_dir(self, self.position(), sink, by)?;
         self.pos_now.store(end, Ordering::Relaxed);
+        self.accessed(at, by);
         Ok(())
     }
     /// ftruncate(2). `EINVAL` unless it is a regular file open for writing.
@@ -550,6 +569,9 @@ impl OpenFile {
         }
         if self.no_truncate.load(Ordering::Relaxed) {
             return Err(Errno::EACCES);
+        }
+        if self.protection().contains(InodeFlags::APPEND) {
+            return Err(Errno::EPERM);
         }
         if size > by.task.file_size_limit() {
             by.task.raise(Signal::SIGXFSZ);
@@ -574,6 +596,12 @@ impl OpenFile {
         if mode & 1 == 0 && end > by.task.file_size_limit() {
             by.task.raise(Signal::SIGXFSZ);
             return Err(Errno::EFBIG);
+        }
+        let protection = self.protection();
+        if protection.contains(InodeFlags::IMMUTABLE)
+            || protection.contains(InodeFlags::APPEND) && mode & !1 != 0
+        {
+            return Err(Errno::EPERM);
         }
         self.ops.allocate(mode, offset, len, by)?;
         if let Some(at) = &self.location {

@@ -5,6 +5,7 @@ use crate::caller::Caller;
 use crate::cred::Capabilities;
 use crate::dentry::Dentry;
 use crate::inode::{Inode, NewNode, Owner, RenameFlags};
+use crate::inode_flags;
 use crate::landlock::{self, FsRight};
 use crate::mount::Location;
 use crate::notify::{self, Mask};
@@ -46,13 +47,14 @@ pub(crate) fn new_owner(
     (perm, mask): (ModeBits, ModeBits),
     by: &Caller<'_>,
 ) -> (ModeBits, Owner) {
+    let wanted = perm;
     let mut perm = if kind == FileType::Symlink { 0o777 } else { perm & 0o7777 & !mask };
     let mut gid = by.cred.fsgid;
     if dir.perm & 0o2000 != 0 {
         gid = dir.gid;
         if kind == FileType::Directory {
             perm |= 0o2000;
-        } else if perm & 0o2010 == 0o2010 && !by.cred.in_group(gid) && !by.cred.has(Capabilities::FSETID) {
+        } else if wanted & 0o2010 == 0o2010 && !by.cred.in_group(gid) && !by.cred.has(Capabilities::FSETID) {
             perm &= !0o2000;
         }
     }
@@ -164,10 +166,15 @@ pub fn link(walk: &Walk<'_>, old: &Location, path: &[u8]) -> SysResult<()> {
     if !Arc::ptr_eq(&old.mount, &dir.mount) {
         return Err(Errno::EXDEV);
     }
-    may_change(dir, by)?;
     let inode = old.inode()?;
+    crate::protected::may_link(inode, by)?;
+    may_change(dir, by)?;
+    inode_flags::may_change(inode)?;
     if inode.kind() == FileType::Directory {
         return Err(Errno::EPERM);
+    }
+    if old.dentry.is_nameless() {
+        return Err(Errno::ENOENT);
     }
     if let Some(dentry) = old.dentry.parent().filter(|_| by.cred.landlock.is_some()) {
         landlock::check_link(&old.with(dentry), dir, inode.kind(), by)?;
@@ -192,8 +199,10 @@ fn may_delete(
     by: &Caller<'_>,
 ) -> SysResult<()> {
     let dir_attr = may_change(dir, by)?;
-    let attr = child.inode()?.attr(by)?;
-    perm::check_sticky(&dir_attr, &attr, by)?;
+    inode_flags::may_remove_from(dir.inode()?)?;
+    let inode = child.inode()?;
+    perm::check_sticky(&dir_attr, &inode.attr(by)?, by)?;
+    inode_flags::may_change(inode)?;
     match want_dir {
         Some(WantDir::Yes) if !child.is_dir() => Err(Errno::ENOTDIR),
         Some(WantDir::No) if child.is_dir() => Err(Errno::EISDIR),
@@ -298,9 +307,6 @@ pub fn rename(
     let swap = flags.contains(RenameFlags::EXCHANGE);
     if swap && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
         return Err(Errno::EINVAL);
-    }
-    if flags.contains(RenameFlags::WHITEOUT) && !walk.by.cred.has(Capabilities::MKNOD) {
-        return Err(Errno::EPERM);
     }
     let old_parent = walk.parent(old_path)?;
     let new_parent = new_walk.parent(new_path)?;

@@ -4,6 +4,7 @@ use crate::attr::Attr;
 use crate::caller::Caller;
 use crate::cred::{Capabilities, Credentials};
 use crate::inode::Inode;
+use crate::inode_flags;
 use crate::mount::Location;
 use abi::fs::FileType;
 use abi::{Errno, SysResult};
@@ -90,6 +91,9 @@ pub fn may_search(inode: &Arc<dyn Inode>, by: &Caller<'_>) -> SysResult<()> {
 
 /// `want` against an inode, whatever the mount.
 pub fn check_inode(inode: &Arc<dyn Inode>, want: Access, by: &Caller<'_>) -> SysResult<()> {
+    if want.contains(Access::WRITE) {
+        inode_flags::may_write(inode)?;
+    }
     if inode.checks_access() {
         return inode.access(want, by);
     }

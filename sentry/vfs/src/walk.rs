@@ -279,6 +279,9 @@ impl<'a> Walk<'a> {
                 if next.mount.flags().contains(MountFlags::NOSYMFOLLOW) {
                     return Err(Errno::ELOOP);
                 }
+                if part.last {
+                    crate::protected::may_follow(inode, next.inode()?, self.by)?;
+                }
                 match next.inode()?.read_link(self.by)? {
                     LinkTarget::Path(target) => {
                         if target.is_empty() {

@@ -189,7 +189,7 @@ fn locking_counts_and_faults_in() {
     assert_eq!(guest.mm.mlock(UserAddr::new(at), 1 << 20, LockScope::Now), Err(Errno::ENOMEM));
     guest.mm.mlock(UserAddr::new(at + 10), 60 << 10, LockScope::Now).unwrap();
     assert_eq!(guest.mm.totals().locked, 64 << 10);
-    let map = guest.mm.mincore(UserAddr::new(at), 32 * PAGE_SIZE).unwrap();
+    let map = guest.mm.present(UserAddr::new(at), 32 * PAGE_SIZE).unwrap();
     assert!(map[..16].iter().all(|byte| *byte == 1));
     assert_eq!(guest.mm.madvise(UserAddr::new(at), PAGE_SIZE, Advice::DontNeed), Err(Errno::EINVAL));
     guest.mm.munlock(UserAddr::new(at), 4 << 20).unwrap();

@@ -195,12 +195,12 @@ pub(crate) fn get(base: &Base, at: i32, name: i32, standing: Standing) -> Option
         let default: i32 = match (base.kind, name, base.with(|o| (o.sndbuf, o.rcvbuf))) {
             (SockType::Stream, 7, (None, _)) => {
                 if standing.unconnected() {
-                    16_384
+                    base.ns.sysctl("net/ipv4/tcp_wmem", 1).unwrap_or(16_384)
                 } else {
                     2_626_560
                 }
             }
-            (SockType::Stream, 8, (_, None)) => 131_072,
+            (SockType::Stream, 8, (_, None)) => base.ns.sysctl("net/ipv4/tcp_rmem", 1).unwrap_or(131_072),
             (SockType::Stream, 30, _) => i32::from(standing.tcp_state == tcp_state::LISTEN),
             _ => return None,
         };
@@ -213,10 +213,24 @@ pub(crate) fn get(base: &Base, at: i32, name: i32, standing: Standing) -> Option
     Some(get_here(base, at, name, standing))
 }
 
+/// What an option that nobody has set is by the sysctls of the namespace.
+fn by_sysctl(base: &Base, at: i32, name: i32) -> Option<i32> {
+    let path = match (at, name) {
+        (IP, 2) => "net/ipv4/ip_default_ttl",
+        (TCP, 4) => "net/ipv4/tcp_keepalive_time",
+        (TCP, 5) => "net/ipv4/tcp_keepalive_intvl",
+        (TCP, 6) => "net/ipv4/tcp_keepalive_probes",
+        (TCP, 7) => "net/ipv4/tcp_syn_retries",
+        (TCP, 8) => "net/ipv4/tcp_fin_timeout",
+        _ => return None,
+    };
+    base.ns.sysctl(path, 0)
+}
+
 fn get_here(base: &Base, at: i32, name: i32, standing: Standing) -> SysResult<Vec<u8>> {
     let int = |value: i32| Ok(value.to_ne_bytes().to_vec());
     if let Some((_, _, default, ..)) = INTS.iter().find(|(l, n, ..)| *l == at && *n == name) {
-        return int(base.int(at, name).unwrap_or(*default));
+        return int(base.int(at, name).or_else(|| by_sysctl(base, at, name)).unwrap_or(*default));
     }
     match (at, name) {
         (TCP, TCP_INFO) => Ok(tcp_info::bytes(base, standing)),
@@ -231,7 +245,7 @@ fn get_here(base: &Base, at: i32, name: i32, standing: Standing) -> SysResult<Ve
             name.resize(16, 0);
             Ok(name)
         }
-        (TCP, 8) => int(base.int(TCP, 8).unwrap_or(60)),
+        (TCP, 8) => int(base.int(TCP, 8).or_else(|| by_sysctl(base, TCP, 8)).unwrap_or(60)),
         (TCP, 9) => int(retransmissions_to_seconds(base.int(TCP, 9).unwrap_or(0))),
         (TCP, 10 | TCP_FASTOPEN) => int(base.int(TCP, name).unwrap_or(0)),
         // THIN_DUPACK and REPAIR are never on.

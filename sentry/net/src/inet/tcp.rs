@@ -5,6 +5,7 @@
 
 mod discard;
 mod end;
+mod patience;
 
 use super::backlog::{Listener, saved_syn};
 use super::options::{self, Standing, tcp_state};
@@ -23,6 +24,7 @@ use discard::Discard;
 use lock::Ranked;
 use lock::order::{Leaf, Socket as SocketRank};
 use mm::{GuestSink, GuestSource};
+use patience::Patience;
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -90,6 +92,7 @@ pub struct TcpSocket {
     ended_first: AtomicBool,
     // Sends with MSG_ZEROCOPY.
     copies: AtomicU32,
+    patience: Patience,
 }
 
 fn limit_of(base: &Base) -> usize {
@@ -115,6 +118,7 @@ impl TcpSocket {
             shut_write: AtomicBool::new(false),
             ended_first: AtomicBool::new(false),
             copies: AtomicU32::new(0),
+            patience: Patience::default(),
         })
     }
     /// The queue that this socket reads.
@@ -516,6 +520,9 @@ impl Socket for TcpSocket {
             && self.base.is_on(level::SOCKET, SO_ZEROCOPY)
         {
             self.report_copy();
+        }
+        if sent == Err(Errno::EAGAIN) {
+            self.found_no_room(&outbox);
         }
         if sent != Err(Errno::EPIPE) {
             return sent;

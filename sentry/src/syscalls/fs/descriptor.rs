@@ -3,8 +3,9 @@
 use crate::files::OnExec;
 use crate::procfs::NsHandle;
 use crate::task::Cx;
-use abi::fs::OpenFlags;
+use abi::fs::{FileType, OpenFlags};
 use abi::{CallResult, Errno, Fd, UserAddr, UserPtr};
+use vfs::inode_flags::InodeFlags;
 use vfs::locks::{LockKind, LockWait};
 use vfs::{GuestMemory, OpenFile, Toggle};
 
@@ -66,6 +67,14 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
     const FIOCLEX: u32 = 0x5451;
     const FIONBIO: u32 = 0x5421;
     const FIOASYNC: u32 = 0x5452;
+    const FIONREAD: u32 = 0x541b;
+    const FIOQSIZE: u32 = 0x5460;
+    const FICLONE: u32 = 0x4004_9409;
+    const FICLONERANGE: u32 = 0x4020_940d;
+    const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+    const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
+    const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
+    const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
     let file = cx.files().get_io(fd)?;
     let toggle = |flag: OpenFlags| -> CallResult<u64> {
         let mut value = [0; 4];
@@ -88,6 +97,46 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
             let on = if u32::from_ne_bytes(value) != 0 { Toggle::On } else { Toggle::Off };
             file.set_async(on, fd.number())?;
         }
+        FIONREAD if is_regular(&file) => {
+            let size = file.attr(&cx.caller())?.size;
+            let left = size.wrapping_sub(file.position()).to_ne_bytes();
+            cx.mm().write_bytes(arg, left.get(..4).unwrap_or_default())?;
+        }
+        FIOQSIZE if file.location().is_some() => match file.location().and_then(vfs::Location::kind) {
+            Some(FileType::Regular | FileType::Directory | FileType::Symlink) => {
+                let bytes = file.attr(&cx.caller())?.blocks.saturating_mul(512);
+                cx.write(UserPtr::new(arg), &bytes)?;
+            }
+            _ => return Err(Errno::ENOTTY.into()),
+        },
+        FICLONE => clone_file(cx, &file, arg.raw().cast_signed())?,
+        FICLONERANGE => {
+            let [source, ..]: [i64; 4] = cx.read(UserPtr::new(arg))?;
+            clone_file(cx, &file, source)?;
+        }
+        FS_IOC_GETFLAGS => {
+            let flags = place_of(&file)?.inode()?.flags(&cx.caller())?;
+            cx.write(UserPtr::new(arg), &flags.bits())?;
+        }
+        FS_IOC_SETFLAGS => {
+            let place = place_of(&file)?;
+            place.inode()?.flags(&cx.caller())?;
+            let flags = InodeFlags::from_bits_retain(cx.read(UserPtr::new(arg))?);
+            vfs::inode_flags::set(place, flags, &cx.caller())?;
+        }
+        FS_IOC_FSGETXATTR => {
+            let flags = place_of(&file)?.inode()?.flags(&cx.caller())?;
+            cx.write(UserPtr::new(arg), &[flags.to_xflags(), 0, 0, 0, 0, 0, 0])?;
+        }
+        FS_IOC_FSSETXATTR => {
+            let place = place_of(&file)?;
+            place.inode()?.flags(&cx.caller())?;
+            let [xflags, rest @ ..]: [u32; 7] = cx.read(UserPtr::new(arg))?;
+            if rest.iter().take(4).any(|word| *word != 0) {
+                return Err(Errno::EOPNOTSUPP.into());
+            }
+            vfs::inode_flags::set(place, InodeFlags::from_xflags(xflags)?, &cx.caller())?;
+        }
         _ => {
             let related = NsHandle::of_file(&file).and_then(|ns| ns.related(request, cx.cred()));
             let related = related.or_else(|| crate::process::pidfd::namespace(cx, &file, request));
@@ -106,11 +155,40 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: u32, arg: UserAddr) -> CallResult
     Ok(0)
 }
 
+fn is_regular(file: &OpenFile) -> bool {
+    file.location().and_then(vfs::Location::kind) == Some(FileType::Regular)
+}
+
+/// FICLONE, FICLONERANGE: no file system here shares blocks between files, which is said last.
+fn clone_file(cx: &Cx<'_>, to: &OpenFile, source: i64) -> CallResult<()> {
+    let from = cx.files().get(Fd::new(i32::try_from(source).map_err(|_| Errno::EBADF)?))?;
+    let [Some(a), Some(b)] = [&*from, to].map(OpenFile::location) else { return Err(Errno::EXDEV.into()) };
+    if a.mount.sb.id != b.mount.sb.id {
+        return Err(Errno::EXDEV.into());
+    }
+    let kinds = [a.kind(), b.kind()];
+    if kinds.contains(&Some(FileType::Directory)) {
+        return Err(Errno::EISDIR.into());
+    }
+    if kinds.iter().any(|kind| *kind != Some(FileType::Regular)) {
+        return Err(Errno::EINVAL.into());
+    }
+    if !from.flags().readable() || !to.flags().writable() || to.flags().contains(OpenFlags::APPEND) {
+        return Err(Errno::EBADF.into());
+    }
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// Where an open file lies; `ENOTTY` for those that lie nowhere.
+fn place_of(file: &OpenFile) -> CallResult<&vfs::Location> {
+    Ok(file.location().ok_or(Errno::ENOTTY)?)
+}
+
 /// Landlock's LANDLOCK_ACCESS_FS_IOCTL_DEV: only what is not the driver's is left to devices.
 fn check_device_ioctl(file: &OpenFile, request: u32) -> CallResult<()> {
     const FIOQSIZE: u32 = 0x5460;
     const FIGETBSZ: u32 = 2;
     let kind = file.location().and_then(vfs::Location::kind);
-    let device = matches!(kind, Some(abi::fs::FileType::CharDevice | abi::fs::FileType::BlockDevice));
+    let device = matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice));
     if device && !matches!(request, FIOQSIZE | FIGETBSZ) { Err(Errno::EACCES.into()) } else { Ok(()) }
 }

@@ -12,6 +12,8 @@ struct Packer {
     bytes: Vec<u8>,
     room: usize,
     old: bool,
+    /// An entry did not fit.
+    full: bool,
 }
 
 impl DirSink for Packer {
@@ -22,6 +24,7 @@ impl DirSink for Packer {
             (head + usize::from(!self.old) + name.len() + 1 + usize::from(self.old)).next_multiple_of(8);
         let Ok(reclen) = u16::try_from(len) else { return false };
         if self.bytes.len().saturating_add(len) > self.room {
+            self.full = true;
             return false;
         }
         let start = self.bytes.len();
@@ -44,11 +47,12 @@ impl DirSink for Packer {
 
 fn entries(cx: &mut Cx<'_>, fd: Fd, dirent: UserAddr, count: usize, old: bool) -> CallResult<usize> {
     let file = cx.files().get_io(fd)?;
-    let mut sink = Packer { bytes: Vec::new(), room: count.min(1 << 20), old };
+    let mut sink = Packer { bytes: Vec::new(), room: count.min(1 << 20), old, full: false };
     let before = file.position();
     file.read_dir(&mut sink, &cx.caller())?;
-    if sink.bytes.is_empty() && file.position() != before {
-        return Ok(0);
+    if sink.bytes.is_empty() {
+        // Not even one entry fits, or there is none any more.
+        return if sink.full { Err(Errno::EINVAL.into()) } else { Ok(0) };
     }
     if let Err(error) = cx.mm().write_bytes(dirent, &sink.bytes) {
         file.set_position(before);

@@ -43,9 +43,24 @@ enum Purpose {
 struct Options {
     source: Vec<u8>,
     data: Vec<Vec<u8>>,
-    read_only: bool,
+    /// As asked for; a change leaves it otherwise.
+    read_only: Option<bool>,
     made: Option<Arc<Mount>>,
     dead: bool,
+}
+
+impl Options {
+    /// Parameters of every file system, whatever is given with them. Returns whether it is one.
+    fn set_common(&mut self, key: &[u8]) -> bool {
+        match key {
+            b"ro" => self.read_only = Some(true),
+            b"rw" => self.read_only = Some(false),
+            b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand"
+            | b"silent" => {}
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// A file system context.
@@ -154,6 +169,8 @@ pub fn fsconfig(
 ) -> CallResult<()> {
     const SET_FLAG: u32 = 0;
     const SET_STRING: u32 = 1;
+    const SET_BINARY: u32 = 2;
+    const SET_FD: u32 = 5;
     const CMD_CREATE: u32 = 6;
     const CMD_RECONFIGURE: u32 = 7;
     const CMD_CREATE_EXCL: u32 = 8;
@@ -174,12 +191,8 @@ pub fn fsconfig(
                 return Err(Errno::EINVAL.into());
             }
             let mut options = context.options.lock();
-            match key.as_slice() {
-                b"ro" => options.read_only = true,
-                b"rw" => options.read_only = false,
-                b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand"
-                | b"silent" => {}
-                _ => options.data.push(key),
+            if !options.set_common(&key) {
+                options.data.push(key);
             }
             Ok(())
         }
@@ -187,6 +200,9 @@ pub fn fsconfig(
             let key = keyed()?;
             let value = cx.mm().read_cstr(UserCStr::new(value), 256)?;
             let mut options = context.options.lock();
+            if options.set_common(&key) {
+                return Ok(());
+            }
             if key == b"source" {
                 if !options.source.is_empty() {
                     return Err(Errno::EINVAL.into());
@@ -199,7 +215,12 @@ pub fn fsconfig(
         }
         CMD_CREATE | CMD_CREATE_EXCL if nothing => create(cx, context),
         CMD_RECONFIGURE if nothing => reconfigure(cx, context),
-        // Binary values, paths and descriptors are no parameters of any file system here.
+        // Binary values, paths and descriptors are no parameters of any file system here, but what is common to
+        // all is known by its name alone.
+        SET_BINARY..=SET_FD if !key.addr().is_null() => {
+            let key = cx.mm().read_cstr(key, 256)?;
+            if context.options.lock().set_common(&key) { Ok(()) } else { Err(Errno::EINVAL.into()) }
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -214,7 +235,7 @@ fn create(cx: &Cx<'_>, context: &FsConfig) -> CallResult<()> {
         }
         (options.source.clone(), options.data.join(&b','), options.read_only)
     };
-    let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    let flags = if read_only == Some(true) { MountFlags::RDONLY } else { MountFlags::empty() };
     let made = with_walk(cx, |walk| Ok(mount_ops::make(walk, kind, &source, flags, &data)?));
     let mut options = context.options.lock();
     match made {
@@ -237,7 +258,9 @@ fn reconfigure(cx: &Cx<'_>, context: &FsConfig) -> CallResult<()> {
         (std::mem::take(&mut options.data).join(&b','), options.read_only)
     };
     at.mount.sb.fs.remount(&data)?;
-    at.mount.sb.read_only.store(read_only, std::sync::atomic::Ordering::Release);
+    if let Some(read_only) = read_only {
+        at.mount.sb.read_only.store(read_only, std::sync::atomic::Ordering::Release);
+    }
     Ok(())
 }
 
@@ -332,7 +355,8 @@ pub fn move_mount(
     const F_EMPTY: u32 = 4;
     const T_SYMLINKS: u32 = 0x10;
     const T_EMPTY: u32 = 0x40;
-    only(flags, 0x77)?;
+    const BENEATH: u32 = 0x200;
+    only(flags, 0x77 | BENEATH)?;
     may_mount(cx)?;
     let half = |dir: DirFd, path: UserCStr, links: u32, empty: u32| -> CallResult<Location> {
         let path = cx.path(path)?;
@@ -342,6 +366,9 @@ pub fn move_mount(
     let from = half(from_dir, from, F_SYMLINKS, F_EMPTY)?;
     let to = half(to_dir, to, T_SYMLINKS, T_EMPTY)?;
     let ns = Arc::clone(&cx.fs().snapshot().ns);
+    if flags & BENEATH != 0 {
+        return Ok(mount_ops::move_beneath(&from, &to, &cx.fs().snapshot().root, &ns)?);
+    }
     let foreign = from.mount.namespace().is_some_and(|of| !Arc::ptr_eq(&of, &ns));
     if !foreign && from.mount.above().is_some() {
         return Ok(mount_ops::move_mount(&from, &to, &ns)?);

@@ -8,10 +8,11 @@ use abi::stat::{
     dev_minor,
 };
 use abi::{CallResult, DirFd, Errno, Fd, UserAddr, UserCStr, UserPtr};
+use vfs::inode_flags::InodeFlags;
 use vfs::mount::Location;
 use vfs::perm::Access;
 use vfs::walk::Follow;
-use vfs::{Attr, FsStat};
+use vfs::{Attr, FsStat, MountFlags};
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -87,6 +88,9 @@ pub fn newfstatat(
     Ok(cx.write(out, &to_stat(cx, &attr, at.mount.sb.fs.dev()))?)
 }
 
+/// Inode flags that statx(2) shows under the same numbers.
+const SHOWN_FLAGS: InodeFlags = InodeFlags::IMMUTABLE.union(InodeFlags::APPEND).union(InodeFlags::NODUMP);
+
 /// statx(2).
 pub fn statx(
     cx: &mut Cx<'_>,
@@ -107,13 +111,15 @@ pub fn statx(
     let (attr, at) = attr_of(cx, dirfd, &path, flags)?;
     let st = to_stat(cx, &attr, at.mount.sb.fs.dev());
     let unique = mask & STATX_MNT_ID_UNIQUE != 0;
+    // Those behind the gofer are not worth a question at every call.
+    let flags = u64::from((at.inode()?.protection() & SHOWN_FLAGS).bits());
     let root = if at.is_mount_root() { STATX_ATTR_MOUNT_ROOT } else { 0 };
     let value = Statx {
         mask: STATX_BASIC_STATS
             | if unique { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID }
             | if attr.btime.is_some() { STATX_BTIME } else { 0 },
         blksize: attr.blksize,
-        attributes: root,
+        attributes: root | flags,
         nlink: attr.nlink,
         uid: st.uid,
         gid: st.gid,
@@ -121,7 +127,7 @@ pub fn statx(
         ino: attr.ino,
         size: attr.size,
         blocks: attr.blocks,
-        attributes_mask: STATX_ATTR_MOUNT_ROOT,
+        attributes_mask: STATX_ATTR_MOUNT_ROOT | flags,
         atime: attr.atime.into(),
         btime: attr.btime.unwrap_or_default().into(),
         ctime: attr.ctime.into(),
@@ -136,7 +142,22 @@ pub fn statx(
     Ok(cx.write(out, &value)?)
 }
 
-fn to_statfs(stat: &FsStat, flags: u32) -> Statfs {
+/// `ST_*` of a mount's flags.
+fn st_flags(flags: MountFlags) -> u64 {
+    const SHOWN: [(MountFlags, u64); 8] = [
+        (MountFlags::RDONLY, 0x1),
+        (MountFlags::NOSUID, 0x2),
+        (MountFlags::NODEV, 0x4),
+        (MountFlags::NOEXEC, 0x8),
+        (MountFlags::NOATIME, 0x400),
+        (MountFlags::NODIRATIME, 0x800),
+        (MountFlags::RELATIME, 0x1000),
+        (MountFlags::NOSYMFOLLOW, 0x2000),
+    ];
+    SHOWN.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, bit)| bit).sum()
+}
+
+fn to_statfs(stat: &FsStat, flags: MountFlags) -> Statfs {
     const ST_VALID: u64 = 0x20;
     Statfs {
         kind: stat.magic,
@@ -149,7 +170,7 @@ fn to_statfs(stat: &FsStat, flags: u32) -> Statfs {
         fsid: [0, 0],
         namelen: stat.namelen,
         frsize: stat.bsize,
-        flags: ST_VALID | u64::from(flags & 0x1f),
+        flags: ST_VALID | st_flags(flags),
         spare: [0; 4],
     }
 }
@@ -159,14 +180,14 @@ pub fn statfs(cx: &mut Cx<'_>, path: UserCStr, out: UserPtr<Statfs>) -> CallResu
     let path = cx.path(path)?;
     let at = place(cx, DirFd::Cwd, &path, 0, Follow::Yes)?;
     let stat = vfs::ops::statfs(&at, &cx.caller())?;
-    Ok(cx.write(out, &to_statfs(&stat, at.mount.flags().bits()))?)
+    Ok(cx.write(out, &to_statfs(&stat, at.mount.flags()))?)
 }
 
 /// fstatfs(2).
 pub fn fstatfs(cx: &mut Cx<'_>, fd: Fd, out: UserPtr<Statfs>) -> CallResult<()> {
     let file = cx.files().get(fd)?;
     let stat = file.statfs(&cx.caller())?;
-    let flags = base_location(&file).mount.flags().bits();
+    let flags = base_location(&file).mount.flags();
     Ok(cx.write(out, &to_statfs(&stat, flags))?)
 }
 

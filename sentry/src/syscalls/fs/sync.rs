@@ -72,6 +72,15 @@ pub fn cachestat(
     let file = cx.files().get_io(fd)?;
     let [offset, len] = cx.read(range)?;
     super::only(flags, 0)?;
+    if let Some(at) = file.location()
+        && at.kind() == Some(FileType::Regular)
+    {
+        match at.inode()?.cache_stat(offset, len) {
+            Ok(counts) => return Ok(cx.write(out, &counts)?),
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
     let attr = file.attr(&cx.caller())?;
     let held = if attr.kind == FileType::Regular { attr.size.div_ceil(PAGE_SIZE) } else { 0 };
     let first = offset / PAGE_SIZE;

@@ -3,7 +3,8 @@
 use crate::loader::TASK_SIZE;
 use crate::task::Cx;
 use abi::{CallResult, Errno, PAGE_SIZE, UserAddr};
-use mm::{Advice, LockScope, RemapArgs, RemapFlags};
+use mm::{Advice, AreaInfo, LockScope, RemapArgs, RemapFlags};
+use vfs::Caller;
 
 call_flags! {
     RemapFlags, "MREMAP_";
@@ -46,15 +47,25 @@ pub fn mincore(cx: &mut Cx<'_>, addr: UserAddr, len: u64, out: UserAddr) -> Call
         }
     }
     if len == 0 {
-        cx.mm().mincore(addr, 0)?;
+        cx.mm().present(addr, 0)?;
     }
     while done < len {
         let piece = (len - done).min(PIECE);
-        let bytes = cx.mm().mincore(addr.checked_add(done).map_err(|_| Errno::ENOMEM)?, piece)?;
+        let at = addr.checked_add(done).map_err(|_| Errno::ENOMEM)?;
+        let by = cx.caller();
+        let bytes = cx.mm().mincore(at, piece, &|area| may_see_cache(area, &by))?;
         cx.mm().write_bytes(out.checked_add(done / PAGE_SIZE)?, &bytes)?;
         done += piece;
     }
     Ok(())
+}
+
+/// Whether the caller may know which pages of a mapped file are in memory: its owner, and who may write to it.
+fn may_see_cache(area: &AreaInfo, by: &Caller<'_>) -> bool {
+    let Some(place) = crate::procfs::place_of(area) else { return true };
+    let Ok(inode) = place.inode() else { return true };
+    let owns = inode.attr(by).is_ok_and(|attr| vfs::perm::owner_or_capable(by.cred, &attr));
+    owns || vfs::perm::check_inode(inode, vfs::Access::WRITE, by).is_ok()
 }
 
 const MLOCK_ONFAULT: u32 = 1;

@@ -95,6 +95,9 @@ pub fn recvfrom(
 
 fn send_one(cx: &Cx<'_>, file: &Arc<OpenFile>, header: &MsgHdr, raw_flags: u32) -> CallResult<usize> {
     let socket = sockets::of(file)?;
+    if header.name != 0 && header.name_len < 0 {
+        return Err(Errno::EINVAL.into());
+    }
     if header.iov_len > u64::try_from(IOV_MAX).unwrap_or(0) {
         return Err(Errno::EMSGSIZE.into());
     }
@@ -123,6 +126,9 @@ fn send_one(cx: &Cx<'_>, file: &Arc<OpenFile>, header: &MsgHdr, raw_flags: u32) 
 /// Receives one message; `header` is changed as the guest shall find it.
 fn recv_one(cx: &Cx<'_>, file: &Arc<OpenFile>, header: &mut MsgHdr, raw_flags: u32) -> CallResult<usize> {
     let socket = sockets::of(file)?;
+    if header.name != 0 && header.name_len < 0 {
+        return Err(Errno::EINVAL.into());
+    }
     if header.iov_len > u64::try_from(IOV_MAX).unwrap_or(0) {
         return Err(Errno::EMSGSIZE.into());
     }

@@ -4,7 +4,7 @@ use crate::task::Cx;
 use crate::task::clone::{CloneRequest, clone_task};
 use abi::process::{CloneArgs, CloneFlags};
 use abi::signal::Signal;
-use abi::{CallResult, Errno, UserAddr, UserPtr};
+use abi::{CallResult, Errno, Fd, UserAddr, UserPtr};
 use zerocopy::FromBytes;
 
 call_flags! {
@@ -47,6 +47,7 @@ pub fn clone(
         child_tid,
         pidfd: parent_tid,
         set_tid: Vec::new(),
+        cgroup: None,
     };
     let both = CloneFlags::PIDFD | CloneFlags::PARENT_SETTID;
     if request.flags.contains(both) {
@@ -56,6 +57,7 @@ pub fn clone(
 }
 
 const CLONE_ARGS_SIZE_VER0: usize = 64;
+const CLONE_ARGS_SIZE_VER2: usize = 88;
 
 /// clone3(2).
 pub fn clone3(cx: &mut Cx<'_>, args: UserAddr, size: usize) -> CallResult<u32> {
@@ -65,9 +67,15 @@ pub fn clone3(cx: &mut Cx<'_>, args: UserAddr, size: usize) -> CallResult<u32> {
     if flags.intersects(legacy) || args.exit_signal > 64 {
         return Err(Errno::EINVAL.into());
     }
-    if flags.contains(CloneFlags::INTO_CGROUP) {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
+    let cgroup = if flags.contains(CloneFlags::INTO_CGROUP) {
+        let fd = i32::try_from(args.cgroup).map_err(|_| Errno::EINVAL)?;
+        if size < CLONE_ARGS_SIZE_VER2 {
+            return Err(Errno::EINVAL.into());
+        }
+        Some(Fd::new(fd))
+    } else {
+        None
+    };
     let threaded = CloneFlags::THREAD | CloneFlags::PARENT;
     if flags.intersects(threaded) && args.exit_signal != 0 {
         return Err(Errno::EINVAL.into());
@@ -85,6 +93,10 @@ pub fn clone3(cx: &mut Cx<'_>, args: UserAddr, size: usize) -> CallResult<u32> {
         child_tid: UserAddr::new(args.child_tid),
         pidfd: UserAddr::new(args.pidfd),
         set_tid: read_ids(cx, &args)?,
+        cgroup: match cgroup {
+            Some(fd) => Some(crate::cgroup::group_of(cx.kernel(), &*cx.files().get(fd)?, &cx.caller())?),
+            None => None,
+        },
     };
     clone_task(cx, &request)
 }

@@ -47,6 +47,7 @@ const GET_SPECULATION_CTRL: u32 = 52;
 const SET_SPECULATION_CTRL: u32 = 53;
 const SET_IO_FLUSHER: u32 = 57;
 const GET_IO_FLUSHER: u32 = 58;
+const SET_SYSCALL_USER_DISPATCH: u32 = 59;
 const SET_MDWE: u32 = 65;
 const GET_MDWE: u32 = 66;
 const SET_VMA: u32 = 0x5356_4d41;
@@ -175,6 +176,7 @@ pub fn prctl(cx: &mut Cx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5
             }
             cx.owned.personal.io_flusher = arg2 == 1;
         }
+        SET_SYSCALL_USER_DISPATCH => crate::signal::user_dispatch::set(cx, arg2, arg3, arg4, arg5)?,
         SET_MM => return memory::set_mm(cx, arg2, arg3, arg4, arg5),
         SET_VMA => return memory::set_vma(cx, arg2, arg3, arg4, arg5),
         SET_MDWE => {

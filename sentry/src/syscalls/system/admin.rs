@@ -93,7 +93,12 @@ pub fn adjtimex(cx: &mut Cx<'_>, buf: UserPtr<Timex>) -> CallResult<i32> {
     const STA_UNSYNC: i32 = 0x40;
     /// ADJ_OFFSET_SS_READ: reads too.
     const SS_READ: u32 = 0xa001;
+    const ADJTIME: u32 = 0x8000;
+    const SINGLESHOT: u32 = 1;
     let old: Timex = cx.read(buf)?;
+    if old.modes & (ADJTIME | SINGLESHOT) == ADJTIME {
+        return Err(Errno::EINVAL.into());
+    }
     if old.modes != 0 && old.modes != SS_READ {
         return Err(Errno::EPERM.into());
     }

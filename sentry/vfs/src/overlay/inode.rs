@@ -8,7 +8,10 @@ use super::names;
 use crate::attr::{Attr, AttrChange};
 use crate::caller::Caller;
 use crate::file::FileOps;
-use crate::inode::{DentryHint, FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
+use crate::inode::{
+    Atime, DentryHint, FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags,
+};
+use crate::inode_flags::InodeFlags;
 use crate::perm::Access;
 use abi::fs::{FileType, ModeBits, OpenFlags};
 use abi::{Errno, SysResult};
@@ -192,9 +195,25 @@ impl Inode for OverlayInode {
         }
         Ok(attr)
     }
-    fn touch_atime(&self) {
+    fn cache_stat(&self, offset: u64, len: u64) -> SysResult<[u64; 5]> {
+        self.top()?.cache_stat(offset, len)
+    }
+    fn flags(&self, by: &Caller<'_>) -> SysResult<InodeFlags> {
+        match (self.top()?.flags(by), self.upper.get(), self.kind) {
+            // The upper file system has flags, even if the lower one has none.
+            (Err(Errno::ENOTTY), None, FileType::Regular | FileType::Directory) => Ok(InodeFlags::empty()),
+            (flags, ..) => flags,
+        }
+    }
+    fn set_flags(&self, flags: InodeFlags, by: &Caller<'_>) -> SysResult<()> {
+        self.writable(by)?.set_flags(flags, by)
+    }
+    fn protection(&self) -> InodeFlags {
+        self.upper.get().map_or_else(InodeFlags::empty, |upper| upper.protection())
+    }
+    fn touch_atime(&self, how: Atime) {
         if let Some(upper) = self.upper.get() {
-            upper.touch_atime();
+            upper.touch_atime(how);
         }
     }
     fn set_attr(&self, change: &AttrChange, by: &Caller<'_>) -> SysResult<()> {

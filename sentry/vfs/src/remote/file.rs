@@ -9,6 +9,7 @@ use std::any::Any;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use wire::Request;
 
 /// A host call that moved less than this and less than asked is at the end of the file.
 const SHORT: usize = 64 * 1024;
@@ -204,6 +205,19 @@ impl Mappable for RemoteMapping {
         if let Some(at) = spaces.iter().position(|known| known.ptr_eq(space)) {
             spaces.swap_remove(at);
         }
+    }
+    fn cached(&self, offset: u64, pages: &mut [u8]) -> SysResult<()> {
+        /// What one request may ask for.
+        const MOST: usize = 4096;
+        let mut at = offset;
+        for part in pages.chunks_mut(MOST) {
+            let count = u32::try_from(part.len()).map_err(|_| Errno::E2BIG)?;
+            let node = self.inode.handle()?;
+            let known = self.inode.data(&Request::Cached { node, offset: at, pages: count })?;
+            part.copy_from_slice(known.get(..part.len()).ok_or(Errno::EIO)?);
+            at = at.saturating_add(u64::from(count) * PAGE_SIZE);
+        }
+        Ok(())
     }
     fn sync(&self, _offset: u64, _len: u64) -> SysResult<()> {
         let file = self.write.as_ref().unwrap_or(&self.read);

@@ -9,6 +9,7 @@ use crate::caller::{Caller, realtime_now};
 use crate::cred::{Kgid, Kuid};
 use crate::file::FileOps;
 use crate::inode::{FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
+use crate::inode_flags::InodeFlags;
 use abi::fs::{FileType, ModeBits, OpenFlags, make_dev};
 use abi::time::Timespec;
 use abi::{Errno, SysResult};
@@ -204,7 +205,7 @@ impl RemoteInode {
         Ok(())
     }
 
-    fn data(&self, request: &Request<'_>) -> SysResult<Vec<u8>> {
+    pub(super) fn data(&self, request: &Request<'_>) -> SysResult<Vec<u8>> {
         self.fs.channel.call(request, |reply, _| match reply {
             Reply::Data { data } => Ok(data.into_owned()),
             _ => Err(Errno::EIO),
@@ -602,6 +603,10 @@ impl Inode for RemoteInode {
         if let Some(inode) = &moving {
             inode.moved(&to_arc, &new_name);
         }
+        if flags.contains(RenameFlags::WHITEOUT) {
+            // Nobody has looked at what stands at the old name now.
+            self.names()?.lock().unlist();
+        }
         if exchange {
             settle(&from, &old_name, other.as_ref(), other_listed)?;
             if let Some(inode) = &other {
@@ -634,6 +639,28 @@ impl Inode for RemoteInode {
             // Device nodes, FIFOs and sockets of the host are never opened.
             _ => Err(Errno::ENXIO),
         }
+    }
+
+    fn cache_stat(&self, offset: u64, len: u64) -> SysResult<[u64; 5]> {
+        let data = self.data(&Request::CacheStat { node: self.handle()?, offset, len })?;
+        let mut counts = [0; 5];
+        for (count, bytes) in counts.iter_mut().zip(data.chunks_exact(8)) {
+            *count = u64::from_le_bytes(bytes.try_into().map_err(|_| Errno::EIO)?);
+        }
+        Ok(counts)
+    }
+    fn flags(&self, _by: &Caller<'_>) -> SysResult<InodeFlags> {
+        if !matches!(self.kind, FileType::Regular | FileType::Directory) {
+            return Err(Errno::ENOTTY);
+        }
+        let data = self.data(&Request::GetFlags { node: self.handle()? })?;
+        let bits = data.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or(Errno::EIO)?;
+        Ok(InodeFlags::from_bits_retain(bits))
+    }
+    fn set_flags(&self, flags: InodeFlags, _by: &Caller<'_>) -> SysResult<()> {
+        let result = self.fs.channel.done(&Request::SetFlags { node: self.handle()?, flags: flags.bits() });
+        self.set_stale();
+        result
     }
 
     fn get_xattr(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Vec<u8>> {

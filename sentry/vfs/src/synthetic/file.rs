@@ -8,7 +8,7 @@ use abi::fs::OpenFlags;
 use abi::poll::Events;
 use abi::{Errno, SysResult};
 use lock::{Ranked, WaitEntry, WaitQueue, order};
-use mm::{GuestSink, GuestSource};
+use mm::{GuestMemory, GuestSink, GuestSource};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +75,10 @@ pub trait Text: Send + Sync {
     /// Checks of open(2) beyond the permission bits.
     fn check_open(&self, _flags: OpenFlags, _by: &Caller<'_>) -> SysResult<()> {
         Ok(())
+    }
+    /// ioctl(2).
+    fn ioctl(&self, _request: u32, _arg: u64, _memory: &dyn GuestMemory, _by: &Caller<'_>) -> SysResult<u64> {
+        Err(Errno::ENOTTY)
     }
     /// Whether epoll accepts it, as it does sysctls and what cgroup and sysfs show.
     fn can_poll(&self) -> bool {
@@ -150,6 +154,16 @@ impl FileOps for TextFile {
             SeekFrom::Start(_) | SeekFrom::Current(_) => seek_in(current, to, 0),
             _ => Err(Errno::EINVAL),
         }
+    }
+    fn ioctl(
+        &self,
+        _file: &OpenFile,
+        request: u32,
+        arg: u64,
+        memory: &dyn GuestMemory,
+        by: &Caller<'_>,
+    ) -> SysResult<u64> {
+        self.text.ioctl(request, arg, memory, by)
     }
     fn can_poll(&self) -> bool {
         self.text.can_poll()

@@ -8,7 +8,8 @@ use crate::attr::{Attr, AttrChange, SetTime};
 use crate::caller::{Caller, realtime_now};
 use crate::cred::{Kgid, Kuid};
 use crate::file::FileOps;
-use crate::inode::{FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
+use crate::inode::{Atime, FileSystem, Inode, LinkTarget, NewNode, Owner, RenameFlags, XattrFlags};
+use crate::inode_flags::InodeFlags;
 use abi::fs::{FileType, ModeBits, OpenFlags};
 use abi::time::Timespec;
 use abi::{Errno, SysResult};
@@ -33,6 +34,7 @@ pub(super) struct Meta {
     pub(super) ctime: Timespec,
     btime: Timespec,
     unnamed: bool,
+    flags: InodeFlags,
     xattrs: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
@@ -101,6 +103,7 @@ impl TmpInode {
             ctime: now,
             btime: now,
             unnamed: false,
+            flags: InodeFlags::empty(),
             xattrs: None,
         };
         Arc::new_cyclic(|me| TmpInode {
@@ -227,6 +230,13 @@ impl TmpInode {
         meta.ctime = realtime_now();
         Ok(())
     }
+    /// A new node in this directory is not dumped, and has no access times, where it is so.
+    fn hand_down_flags(&self, new: &TmpInode) {
+        let flags = self.meta.lock().flags & (InodeFlags::NODUMP | InodeFlags::NOATIME);
+        if !flags.is_empty() {
+            new.meta.lock().flags = flags;
+        }
+    }
     /// Begins with the directory's default list.
     fn inherit(&self, default: Option<acl::Acl>) {
         let Some(default) = default.filter(|_| self.kind != FileType::Symlink) else { return };
@@ -273,11 +283,15 @@ impl Inode for TmpInode {
     fn attr(&self, _by: &Caller<'_>) -> SysResult<Attr> {
         Ok(self.attr_now())
     }
-    fn touch_atime(&self) {
+    fn touch_atime(&self, how: Atime) {
         let now = realtime_now();
         let mut meta = self.meta.lock();
+        if meta.flags.contains(InodeFlags::NOATIME) {
+            return;
+        }
         let before = |a: Timespec, b: Timespec| (a.sec, a.nsec) <= (b.sec, b.nsec);
-        let stale = before(meta.atime, meta.mtime)
+        let stale = how == Atime::Strict
+            || before(meta.atime, meta.mtime)
             || before(meta.atime, meta.ctime)
             || now.sec.saturating_sub(meta.atime.sec) >= 24 * 3600;
         if stale {
@@ -320,6 +334,28 @@ impl Inode for TmpInode {
         meta.ctime = now;
         Ok(())
     }
+    fn flags(&self, _by: &Caller<'_>) -> SysResult<InodeFlags> {
+        match self.kind {
+            FileType::Regular | FileType::Directory => Ok(self.meta.lock().flags),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+    fn set_flags(&self, flags: InodeFlags, _by: &Caller<'_>) -> SysResult<()> {
+        const KNOWN: InodeFlags = InodeFlags::IMMUTABLE
+            .union(InodeFlags::APPEND)
+            .union(InodeFlags::NODUMP)
+            .union(InodeFlags::NOATIME);
+        if !KNOWN.contains(flags) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut meta = self.meta.lock();
+        meta.flags = flags;
+        meta.ctime = realtime_now();
+        Ok(())
+    }
+    fn protection(&self) -> InodeFlags {
+        self.meta.lock().flags
+    }
     fn lookup(&self, name: &[u8], _by: &Caller<'_>) -> SysResult<Arc<dyn Inode>> {
         let found = self.entries()?.lock().get(name);
         found.map(|i| i as Arc<dyn Inode>).ok_or(Errno::ENOENT)
@@ -336,6 +372,7 @@ impl Inode for TmpInode {
         let new = me.make_node(what, perm, owner)?;
         let default = self.meta.lock().acl(acl::DEFAULT);
         new.inherit(default);
+        self.hand_down_flags(&new);
         let added = self.entries()?.lock().insert(name, &new);
         if let Err(error) = added {
             new.change_links(-2);
@@ -351,6 +388,7 @@ impl Inode for TmpInode {
         let new = self.arc()?.make_node(&NewNode::Regular, perm, owner)?;
         let default = self.meta.lock().acl(acl::DEFAULT);
         new.inherit(default);
+        self.hand_down_flags(&new);
         {
             let mut meta = new.meta.lock();
             meta.nlink = 0;
