@@ -7,6 +7,7 @@
 //! file) with [`AsOp`]s.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod errand;
 pub mod fake;
 pub mod host;
 pub mod memory;

@@ -228,6 +228,7 @@ impl Asker {
 
     /// Sends a request, behind whatever answer is still to come: that one is thrown away. `EIO` when nobody is there.
     pub fn ask(&mut self, message: &mut Vec<u8>) -> SysResult<()> {
+        crate::errand::begin();
         if self.pending {
             self.wait()?;
         }

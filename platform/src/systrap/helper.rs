@@ -207,6 +207,7 @@ impl Helper {
                 Err(_) => return self.run(&calls_of_helper(calls), fds),
             }
         }
+        crate::errand::begin();
         self.write(MAP_LIST, calls);
         self.write(MAP_LIST + ENTRY * calls.len() as u64, &[Call::end(Mode::Done)]);
         let Some(mapper) = &mut self.mapper else { return Err(crate::DEAD) };
@@ -343,6 +344,7 @@ impl Helper {
         if calls.len() as u64 >= LIST_LEN {
             return Err(Errno::E2BIG);
         }
+        crate::errand::begin();
         let second = self.second.fetch_xor(true, Ordering::Relaxed);
         let list = if second { SECOND_LIST } else { LIST };
         self.write(list, calls);

@@ -6,6 +6,7 @@
 //! the number of lookers is bounded below the number of CPUs, and nobody looks for longer than a window.
 
 use super::sys;
+use crate::errand;
 use lock::Seat;
 use rustix::thread::CpuSet;
 use std::time::{Duration, Instant};
@@ -92,6 +93,8 @@ pub(super) struct Policy {
     apart: bool,
     resumed: Instant,
     arrived: Instant,
+    /// Errands of this host thread by then.
+    errands: u32,
 }
 
 /// How to wait for the guest.
@@ -115,6 +118,7 @@ impl Policy {
             apart: false,
             resumed: now,
             arrived: now,
+            errands: 0,
         }
     }
 
@@ -126,6 +130,7 @@ impl Policy {
     /// A patched call has arrived, from this CPU (a guest may lie).
     pub(super) fn arrived(&mut self, cpu: u64) {
         self.arrived = Instant::now();
+        self.errands = errand::count();
         self.apart = cpu & 0xfff != sys::this_cpu();
         let quick = if self.apart { QUICK_APART } else { QUICK };
         if self.arrived.duration_since(self.resumed) < quick {
@@ -140,7 +145,8 @@ impl Policy {
     /// How to wait after the reply that is about to go out.
     pub(super) fn choose(&mut self, lookers: &Lookers) -> Wait {
         self.resumed = Instant::now();
-        let patient = self.resumed.duration_since(self.arrived) < PATIENT;
+        let short = self.resumed.duration_since(self.arrived) < PATIENT;
+        let patient = short && self.errands == errand::count();
         if self.hot {
             if !self.apart {
                 // Looking here would only keep the guest from running.
