@@ -262,11 +262,14 @@ impl Asker {
         let asked = self.asked;
         let ready = || pages.word(ANSWERED).load(SeqCst) == asked;
         let places = Places { ours: pages.word(ASKER_CPU), theirs: pages.word(ANSWERER_CPU) };
-        let (mut flagged, mut messages, mut donated) = (false, 0_u32, None);
+        let (mut flagged, mut claims, mut messages, mut donated) = (false, 0_u32, 0_u32, None);
         while !self.patience.look(&places, ready) {
-            flagged = true;
             places.ours.store(NOWHERE, SeqCst);
-            pages.word(ASKER_SLEEPS).store(1, SeqCst);
+            // Where the message with the descriptor has woken us, the word may be claimed already: it must not be
+            // forgotten that a second message is owed, or the next request takes it for its own.
+            claims =
+                claims.saturating_add(u32::from(pages.word(ASKER_SLEEPS).swap(1, SeqCst) == 0 && flagged));
+            flagged = true;
             if ready() {
                 break;
             }
@@ -275,9 +278,9 @@ impl Asker {
         }
         self.pending = false;
         let word = pages.word(ANSWER_LEN).load(SeqCst);
-        let claimed = flagged && pages.word(ASKER_SLEEPS).swap(0, SeqCst) == 0;
+        claims = claims.saturating_add(u32::from(flagged && pages.word(ASKER_SLEEPS).swap(0, SeqCst) == 0));
         // What is owed on the socket and not yet taken from it.
-        let owed = u32::from(word & DONATED != 0) + u32::from(claimed);
+        let owed = u32::from(word & DONATED != 0).saturating_add(claims);
         for _ in messages..owed {
             donated = receive(&self.socket)?.or(donated);
         }
@@ -465,6 +468,36 @@ mod tests {
         }
         drop(post);
         assert_eq!(server.join().unwrap(), 3);
+    }
+
+    /// Woken by the descriptor itself, the asking side goes to sleep again just as the answer appears.
+    #[test]
+    fn sleepers_get_the_descriptor_of_their_own_request() {
+        let (ours, theirs) = pair();
+        let server = std::thread::spawn(move || {
+            let mut post = Answerer::new(theirs).unwrap();
+            let mut message = Vec::new();
+            let files = ["/dev/null", "/dev/zero"].map(|name| std::fs::File::open(name).unwrap());
+            while post.next(&mut message, || ()).unwrap() {
+                let which = usize::from(message.first().is_some_and(|byte| byte % 2 == 1));
+                if !post.answer(&mut message, Some(files[which].as_fd())).unwrap() {
+                    break;
+                }
+            }
+        });
+        let devices = ["/dev/null", "/dev/zero"].map(|name| rustix::fs::stat(name).unwrap().st_rdev);
+        let (mut post, mut answer) = (Asker::new(ours), Vec::new());
+        for round in 0..20_000_u32 {
+            // It sleeps after the shortest look.
+            post.patience.crowded = u32::MAX;
+            let [first, ..] = round.to_le_bytes();
+            post.ask(&mut vec![first]).unwrap();
+            let fd = post.answer(&mut answer).unwrap().expect("a descriptor");
+            let device = rustix::fs::fstat(&fd).unwrap().st_rdev;
+            assert_eq!(device, devices[usize::from(first % 2 == 1)], "round {round}");
+        }
+        drop(post);
+        server.join().unwrap();
     }
 
     #[test]
