@@ -308,9 +308,23 @@ impl Cgroup {
         drop(gone);
         Ok(())
     }
+    /// The group at a path below this one; `..` leads no further up.
+    pub fn below(&self, path: &str) -> SysResult<Arc<Cgroup>> {
+        let mut at = vec![self.me.upgrade().ok_or(Errno::ENOENT)?];
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            let here = at.last().ok_or(Errno::ENOENT)?;
+            if name != ".." {
+                let child = here.child(name.as_bytes())?;
+                at.push(child);
+            } else if at.len() > 1 {
+                at.pop();
+            }
+        }
+        at.pop().ok_or(Errno::ENOENT)
+    }
     /// Moves a process into the group; the domain controllers forbid processes beside groups with
     /// controllers.
-    fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
+    pub fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
         if self.dead.load(Ordering::Relaxed) {
             return Err(Errno::ENODEV);
         }
