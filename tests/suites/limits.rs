@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::bundle::Bundle;
 use tests::command::{self, Done};
 use tests::{PLATFORMS, rootfs};
@@ -241,6 +241,30 @@ fn a_frozen_group_rests() {
         let done = run(platform, script, json!({})).expect_ok(platform);
         assert_eq!(done.stdout, "still\nmoving\ngone\n", "{platform}: {}", done.stderr);
     }
+}
+
+#[test]
+fn exec_goes_into_a_group() {
+    let script = "mkdir /sys/fs/cgroup/in /sys/fs/cgroup/in/side; exec sleep 1000";
+    let bundle = limited(script, json!({}));
+    detach(&bundle);
+    let exec = |group: &str, words: &[&str]| {
+        let mut command = bundle.runsc("systrap", "exec");
+        command::run(command.args(["--cgroup", group, bundle.id()]).args(words), LIMIT)
+    };
+    let end = Instant::now() + LIMIT;
+    while exec("/", &["test", "-d", "/sys/fs/cgroup/in/side"]).code() != 0 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for (group, shown) in [("/", "0::/\n"), ("/in/side", "0::/in/side\n"), ("in/../../in", "0::/in\n")] {
+        assert_eq!(exec(group, &["cat", "/proc/self/cgroup"]).expect_ok(group).stdout, shown, "{group}");
+    }
+    // runc's words and status.
+    let done = exec("/none", &["true"]);
+    assert_eq!(done.code(), 255, "{}", done.stderr);
+    assert!(done.stderr.contains("no such file or directory"), "{}", done.stderr);
+    let mut delete = bundle.runsc("systrap", "delete");
+    command::run(delete.args(["--force", bundle.id()]), LIMIT).expect_ok("delete");
 }
 
 #[test]

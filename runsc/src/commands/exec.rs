@@ -52,12 +52,8 @@ fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
             )));
         }
     }
-    // Sub-cgroups of a container are its kernel's; the host has none that a process could be put into.
-    let is_top = |path: &&String| path.is_empty() || path.as_str() == "/";
-    if let Some(path) = args.cgroup.iter().find(|path| !is_top(path)) {
-        return Err(Failure::new(format!("--cgroup {path}: no such cgroup of the container on the host")));
-    }
     let (process, mut spec) = process(args, &record)?;
+    spec.cgroup = group(&args.cgroup)?;
     for name in &args.cap {
         let Some(bit) = capability_bit(name) else {
             crate::log::warn(global, &format!("ignoring unknown capability {name}"));
@@ -74,6 +70,18 @@ fn exec_inner(global: &Global, args: &Exec) -> Outcome<u8> {
     match presence {
         Presence::Attached => attached(args, client, spec, prepared),
         Presence::Detached => detached(args, client, spec, prepared),
+    }
+}
+
+/// `--cgroup`: a group below the container's. Those are its kernel's, of cgroup v2, where a process is in one group.
+fn group(paths: &[String]) -> Outcome<Option<String>> {
+    match paths {
+        [] => Ok(None),
+        [path] if path.contains(':') => Err(Failure::new(format!(
+            "--cgroup {path}: guests have cgroup v2, where a group has all controllers"
+        ))),
+        [path] => Ok(Some(path.clone())),
+        _ => Err(Failure::new("--cgroup: guests have cgroup v2, where a process is in one group")),
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn convert(process: &Process, preserved: u32) -> Outcome<ProcessSpec>
     }
     let user = process.user();
     Ok(ProcessSpec {
+        cgroup: None,
         args,
         program: None,
         env,

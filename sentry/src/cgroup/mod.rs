@@ -314,6 +314,20 @@ impl Cgroup {
         drop(gone);
         Ok(())
     }
+    /// The group at a path below this one; `..` leads no further up.
+    pub fn below(&self, path: &str) -> SysResult<Arc<Cgroup>> {
+        let mut at = vec![self.me.upgrade().ok_or(Errno::ENOENT)?];
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            let here = at.last().ok_or(Errno::ENOENT)?;
+            if name != ".." {
+                let child = here.child(name.as_bytes())?;
+                at.push(child);
+            } else if at.len() > 1 {
+                at.pop();
+            }
+        }
+        at.pop().ok_or(Errno::ENOENT)
+    }
     /// Whether a process may be put into the group: `ENODEV` when it is gone, `EBUSY` when it hands out
     /// controllers, as the domain controllers forbid processes beside groups with controllers.
     pub fn admits(&self) -> SysResult<()> {

@@ -346,6 +346,12 @@ impl SandboxControl for Sandbox {
             }
             Ok((Room::of(container), Arc::clone(&container.cgroup)))
         })?;
+        let refused = |errno: Errno| {
+            let path = process.cgroup.as_deref().unwrap_or_default();
+            let why = errno.text().to_lowercase();
+            ControlError::new(ErrorKind::Failed, format!("error adding process to cgroup {path:?}: {why}"))
+        };
+        let group = process.cgroup.as_deref().map(|path| cgroup.below(path).map_err(refused)).transpose()?;
         look_afresh(&room.fs);
         let prepared = process::prepare(&process::Plan {
             kernel: &self.kernel,
@@ -361,14 +367,21 @@ impl SandboxControl for Sandbox {
             missing: process::MissingDirectory::Refuse,
         })?;
         let name = process.args.first().cloned().unwrap_or_default();
-        let process = Arc::clone(&prepared.process);
-        self.belongs(&process, &cgroup);
-        let pid = process.pid.root();
-        self.with(id, |container| {
-            container.execs.retain(|_, exec| !exec.awaited || !has_ended(&exec.process));
-            container.execs.insert(pid, Execed { process, awaited: false });
-            Ok(())
-        })?;
+        let started = Arc::clone(&prepared.process);
+        self.belongs(&started, &cgroup);
+        let pid = started.pid.root();
+        let entered = group.map_or(Ok(()), |group| group.enter(prepared.task()).map_err(refused));
+        let known = entered.and_then(|()| {
+            self.with(id, |container| {
+                container.execs.retain(|_, exec| !exec.awaited || !has_ended(&exec.process));
+                container.execs.insert(pid, Execed { process: started, awaited: false });
+                Ok(())
+            })
+        });
+        if let Err(error) = known {
+            prepared.cancel(Signal::SIGKILL);
+            return Err(error);
+        }
         self.start_filtered(prepared, room.seccomp.as_ref(), &name)?;
         Ok(pid)
     }

@@ -62,6 +62,10 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Its one thread.
+    pub(super) fn task(&self) -> &TaskShared {
+        &self.shared
+    }
     /// Lets it run.
     pub(super) fn start(self) -> SysResult<()> {
         self.shared.clear_frozen();

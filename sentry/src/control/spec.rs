@@ -366,6 +366,9 @@ pub struct Limits {
 /// A process: the first one of a container, or one that `exec` adds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ProcessSpec {
+    /// Of an exec: a group below the container's, as its guests see them.
+    #[serde(default)]
+    pub cgroup: Option<String>,
     /// Program and arguments; never empty.
     pub args: Vec<String>,
     /// Path of the program, where it is not the first argument. Such a process is a hook: it runs before the
