@@ -88,6 +88,13 @@ static long atime_after(const char *path, void (*use)(const char *)) {
     return st.st_atime;
 }
 static void read_it(const char *path) { CHECK(*t_read_file(path)); }
+static void read_its_end(const char *path) {
+    char c;
+    int fd = OK(open(path, O_RDONLY));
+    OK(lseek(fd, 0, SEEK_END));
+    EQ(read(fd, &c, 1), 0);
+    close(fd);
+}
 static void list_it(const char *path) {
     DIR *d = opendir(path);
     CHECK(d && readdir(d));
@@ -100,6 +107,7 @@ TEST(access_times_as_the_mount_says) {
     OK(mkdir("m/d", 0755));
     t_write_file("m/f", "x");
     CHECK(atime_after("m/f", read_it) != 2000000000);
+    CHECK(atime_after("m/f", read_its_end) != 2000000000);
     CHECK(atime_after("m/d", list_it) != 2000000000);
     OK(mount("none", "m", "tmpfs", MS_REMOUNT | MS_BIND | MS_NODIRATIME | MS_STRICTATIME, NULL));
     CHECK(atime_after("m/f", read_it) != 2000000000);
@@ -139,6 +147,13 @@ TEST(fsconfig_common_parameters) {
     OK(syscall(SYS_fsconfig, pick, 0, "ro", NULL, 0));
     OK(syscall(SYS_fsconfig, pick, 7, NULL, NULL, 0));
     FAILS(open("m/g", O_CREAT | O_WRONLY, 0644), EROFS);
+    struct statvfs v;
+    OK(statvfs("m", &v));
+    EQ(v.f_flag & ST_RDONLY, ST_RDONLY);
+    /* The file system is read-only, not the mount: the old list says so of both, the new one apart. */
+    CHECK(strstr(t_read_file("/proc/self/mounts"), "/m tmpfs ro,"));
+    const char *line = strstr(t_read_file("/proc/self/mountinfo"), "/m rw,");
+    CHECK(line && strstr(line, " - tmpfs none ro"));
 }
 
 struct procmap_query {

@@ -200,13 +200,18 @@ impl Mount {
         self.flags.store(new.bits(), Ordering::Release);
         Ok(())
     }
+    /// Its flags, read-only also where the file system as a whole is.
+    #[must_use]
+    pub fn flags_in_force(&self) -> MountFlags {
+        let mut flags = self.flags();
+        if self.sb.read_only.load(Ordering::Acquire) {
+            flags |= MountFlags::RDONLY;
+        }
+        flags
+    }
     /// `EROFS` when nothing may be changed through this mount.
     pub fn check_writable(&self) -> SysResult<()> {
-        if self.flags().contains(MountFlags::RDONLY) || self.sb.read_only.load(Ordering::Acquire) {
-            Err(Errno::EROFS)
-        } else {
-            Ok(())
-        }
+        if self.flags_in_force().contains(MountFlags::RDONLY) { Err(Errno::EROFS) } else { Ok(()) }
     }
     /// Files open for writing through it.
     pub fn writers(&self) -> usize {

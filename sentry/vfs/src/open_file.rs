@@ -355,11 +355,13 @@ impl OpenFile {
     }
     fn after_read(&self, n: usize, by: &Caller<'_>) {
         let Some(at) = &self.location else { return };
+        self.accessed(at);
         if n > 0 {
-            self.accessed(at, by);
+            notify::event(&at.dentry, Mask::ACCESS, Some(by));
         }
     }
-    fn accessed(&self, at: &Location, by: &Caller<'_>) {
+    /// Looked into, be it behind its end.
+    fn accessed(&self, at: &Location) {
         let flags = at.mount.flags();
         let mut never = MountFlags::NOATIME | MountFlags::RDONLY;
         never.set(MountFlags::NODIRATIME, at.dentry.is_dir());
@@ -373,7 +375,6 @@ impl OpenFile {
                 Atime::Strict
             });
         }
-        notify::event(&at.dentry, Mask::ACCESS, Some(by));
     }
     /// read(2), readv(2).
     pub fn read(&self, dst: &mut dyn GuestSink, by: &Caller<'_>) -> CallResult<usize> {
@@ -559,7 +560,8 @@ impl OpenFile {
         let _busy = self.pos.lock();
         let end = self.ops.read_dir(self, self.position(), sink, by)?;
         self.pos_now.store(end, Ordering::Relaxed);
-        self.accessed(at, by);
+        self.accessed(at);
+        notify::event(&at.dentry, Mask::ACCESS, Some(by));
         Ok(())
     }
     /// ftruncate(2). `EINVAL` unless it is a regular file open for writing.

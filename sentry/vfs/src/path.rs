@@ -123,8 +123,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn options(mount: &Mount) -> String {
-    let flags = mount.flags();
+fn options(flags: MountFlags) -> String {
     let mut text = String::from(if flags.contains(MountFlags::RDONLY) { "ro" } else { "rw" });
     for (flag, name) in [
         (MountFlags::NOSUID, ",nosuid"),
@@ -175,7 +174,7 @@ pub fn mountinfo_line(mount: &Arc<Mount>, root: &Location) -> Option<Vec<u8>> {
     escape(&mut line, &root_field(mount));
     line.push(b' ');
     escape(&mut line, &point);
-    line.extend_from_slice(format!(" {}", options(mount)).as_bytes());
+    line.extend_from_slice(format!(" {}", options(mount.flags())).as_bytes());
     if let Some(group) = mount.group() {
         line.extend_from_slice(format!(" shared:{}", group.id).as_bytes());
     }
@@ -201,6 +200,8 @@ pub fn mounts_line(mount: &Arc<Mount>, root: &Location) -> Option<Vec<u8>> {
     escape(&mut line, &point);
     let rest = super_options(mount);
     let rest = rest.get(2..).unwrap_or_default();
-    line.extend_from_slice(format!(" {} {}{rest} 0 0\n", mount.sb.fs.name(), options(mount)).as_bytes());
+    line.extend_from_slice(
+        format!(" {} {}{rest} 0 0\n", mount.sb.fs.name(), options(mount.flags_in_force())).as_bytes(),
+    );
     Some(line)
 }

@@ -180,14 +180,14 @@ pub fn statfs(cx: &mut Cx<'_>, path: UserCStr, out: UserPtr<Statfs>) -> CallResu
     let path = cx.path(path)?;
     let at = place(cx, DirFd::Cwd, &path, 0, Follow::Yes)?;
     let stat = vfs::ops::statfs(&at, &cx.caller())?;
-    Ok(cx.write(out, &to_statfs(&stat, at.mount.flags()))?)
+    Ok(cx.write(out, &to_statfs(&stat, at.mount.flags_in_force()))?)
 }
 
 /// fstatfs(2).
 pub fn fstatfs(cx: &mut Cx<'_>, fd: Fd, out: UserPtr<Statfs>) -> CallResult<()> {
     let file = cx.files().get(fd)?;
     let stat = file.statfs(&cx.caller())?;
-    let flags = base_location(&file).mount.flags();
+    let flags = base_location(&file).mount.flags_in_force();
     Ok(cx.write(out, &to_statfs(&stat, flags))?)
 }
 
