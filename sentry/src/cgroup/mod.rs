@@ -340,7 +340,7 @@ impl Cgroup {
         Ok(())
     }
     /// Moves a process into the group.
-    fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
+    pub fn enter(self: &Arc<Cgroup>, task: &TaskShared) -> SysResult<()> {
         self.admits()?;
         let old = task.process.cgroup.lock().replace(Arc::clone(self));
         if !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, self)) {
