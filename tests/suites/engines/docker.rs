@@ -1,6 +1,6 @@
 //! Docker: dockerd with the containerd and shim of its own.
 
-use super::engine::{Engine, Folder, LIMIT, import_busybox, note, same};
+use super::engine::{Engine, Folder, LIMIT, import_busybox, limits, note, same};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -183,6 +183,7 @@ fn scenario(docker: &Docker, runtime: &str) -> String {
     docker.note(log, &["wait", "c1"]);
     docker.note(log, &["rm", "c1"]);
     docker.ok(&["rmi", "other"]);
+    limits(docker, log, &run, &detach);
     text
 }
 

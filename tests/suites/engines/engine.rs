@@ -93,6 +93,31 @@ pub(crate) trait Engine {
     }
 }
 
+/// Limits of memory and processes as the guest has them, changed on the way; figures. `run` and `detach` start a
+/// container in front and behind.
+#[track_caller]
+pub(crate) fn limits(engine: &impl Engine, log: &mut String, run: &[&str], detach: &[&str]) {
+    // The guest sees cgroup v2, or what the host has.
+    const SHOW: &str = "cd /sys/fs/cgroup; cat memory.max pids.max 2>/dev/null ||
+        cat memory/memory.limit_in_bytes pids/pids.max";
+    const FORK: &str = "for i in $(seq 60); do sleep 3 & done 2>/dev/null";
+    let idle = "while :; do sleep 1; done";
+    let limited = ["--name", "limited", "--memory", "64m", "--pids-limit", "50", "busybox", "sh", "-c", idle];
+    engine.ok(&[detach, &limited[..]].concat());
+    engine.note(log, &["exec", "limited", "sh", "-c", SHOW]);
+    engine.note(log, &["stats", "--no-stream", "--format", "{{.Name}}", "limited"]);
+    let usage = engine.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "limited"]);
+    let number = usage.trim_start_matches(['0', '.']);
+    assert!(number.starts_with(|c: char| c.is_ascii_digit()), "{usage}");
+    engine.note(log, &["update", "--memory", "96m", "limited"]);
+    engine.note(log, &["exec", "limited", "sh", "-c", SHOW]);
+    // The shell gives up with status 2.
+    engine.note(log, &["exec", "limited", "sh", "-c", FORK]);
+    engine.ok(&["rm", "-f", "limited"]);
+    let hog = ["--memory", "32m", "busybox", "sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M; echo $?"];
+    engine.note(log, &[run, &hog[..]].concat());
+}
+
 /// Writes one command down.
 pub(crate) fn note(log: &mut String, command: &str, stdout: &str, code: i32) {
     let _ = writeln!(log, "$ {command}\n{}= {code}", hide_ids(stdout));

@@ -1,6 +1,6 @@
 //! Podman as root, with conmon.
 
-use super::engine::{Engine, Folder, LIMIT, import_busybox, note, runtimes, same};
+use super::engine::{Engine, Folder, LIMIT, import_busybox, limits, note, runtimes, same};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -140,6 +140,14 @@ fn what_a_container_is_told() {
     for expected in
         ["= 7\n", "= 127\n", "= 126\n", "uid=1000(1000) gid=1001", "guest\n", "kept\n", "0077\n500\n"]
     {
+        assert!(log.contains(expected), "{expected:?} is not in\n{log}");
+    }
+}
+
+#[test]
+fn limits_are_kept() {
+    let log = under_both(|podman, log| limits(podman, log, &RUN, &DETACH));
+    for expected in ["67108864\n50\n", "= 2\n", "100663296\n50\n", "137\n"] {
         assert!(log.contains(expected), "{expected:?} is not in\n{log}");
     }
 }
