@@ -36,6 +36,8 @@ impl Podman {
 impl Engine for Podman {
     fn command(&self) -> Command {
         let mut command = Command::new("podman");
+        // conmon notes in its working directory that memory ran out.
+        command.current_dir(self.folder.path());
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
         for (flag, name) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(flag).arg(self.path(name));
