@@ -311,7 +311,12 @@ fn a_person_at_a_terminal() {
         session.expect("guest$ ");
         session.type_in("tty; stty size\n");
         session.expect("/dev/pts/0\r\n33 101\r\n");
+        session.expect("guest$ ");
         session.resize(44, 120);
+        // A shell that hears of it draws its line again, across what is typed meanwhile.
+        session.type_in("until stty size | grep -q '44 120'; do sleep 0.1; done; echo sized\n");
+        session.expect("\r\nsized\r\n");
+        session.expect("guest$ ");
         session.type_in("sleep 100\n");
         session.expect("sleep 100\r\n");
         std::thread::sleep(std::time::Duration::from_millis(500));
