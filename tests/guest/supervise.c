@@ -526,6 +526,7 @@ TEST(detach_leaves_it_stopped) {
     int st;
     EQ(waitpid(pid, &st, WUNTRACED), pid);
     OK(ptrace(PTRACE_ATTACH, pid, 0, 0));
+    EQ(waitpid(pid, &st, 0), pid);
     OK(ptrace(PTRACE_DETACH, pid, 0, 0));
     usleep(20000);
     EQ(waitpid(pid, &st, WNOHANG), 0);
